@@ -1,0 +1,36 @@
+# The commands of README.md. Each sets up what it needs, from the locks in requirements/, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types lock clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+.venv/.run: requirements/run.txt setup.cfg
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.run
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+run: .venv/.run  ## set up, then run the whole system on embedded servers
+	$(BIN)/marketflow run
+
+test: .venv/.dev ## set up, then lint, check types and run the default tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lock: .venv/.dev ## pin again what `make run` and `make test` install
+	$(BIN)/uv pip compile $(UV_ARGS) --extra embedded setup.cfg requirements/build.in -o requirements/run.txt
+	$(BIN)/uv pip compile $(UV_ARGS) --extra embedded --extra test --extra lint setup.cfg requirements/build.in -o requirements/dev.txt
+UV_ARGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+clean:           ## remove the virtual environment and what tools left
+	rm -rf .venv .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

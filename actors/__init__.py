@@ -1,0 +1,1 @@
+"""How MarketFlow moves: the actors, and the supervised runtime that they run on."""
