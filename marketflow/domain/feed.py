@@ -1,0 +1,171 @@
+"""The wire format of an exchange feed: framing chunks into batches of whole lines, and decoding a batch into columns."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
+
+MAX_LINE: Final = 64 * 1024
+"""Longest line that an exchange may send, in bytes without its newline."""
+
+Reason: TypeAlias = Literal[
+    "malformed", "invalid_field", "unknown_symbol", "bad_price", "bad_timestamp", "line_too_long"
+]
+"""Why a line is rejected."""
+
+REASONS: Final[tuple[Reason, ...]] = (
+    "malformed",
+    "invalid_field",
+    "unknown_symbol",
+    "bad_price",
+    "bad_timestamp",
+    "line_too_long",
+)
+
+Columns: TypeAlias = dict[str, tuple[list[float], list[int]]]
+"""Ticks by symbol, as a column of prices and one of times (Unix ms), in order of receipt."""
+
+
+class Framer:
+    """Cuts the chunks of one connection into whole lines; keeps at most MAX_LINE bytes of an unfinished one."""
+
+    __slots__ = ("_overlong", "_rest", "too_long")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._overlong = False
+        self.too_long = 0
+        """Lines longer than MAX_LINE bytes that were left out so far."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take a chunk as it was received; return the whole lines that it completes, b"" when there is none."""
+        if self._overlong:
+            end = chunk.find(b"\n")
+            if end < 0:
+                return b""
+            self._overlong = False
+            chunk = chunk[end + 1 :]
+        data = self._rest + chunk if self._rest else chunk
+        cut = data.rfind(b"\n") + 1
+        rest = data[cut:]
+        if len(rest) > MAX_LINE:
+            self._overlong = True
+            self.too_long += 1
+            rest = b""
+        self._rest = rest
+        lines = data[:cut]
+        return lines if cut <= MAX_LINE else self._without_overlong(lines)
+
+    def _without_overlong(self, lines: bytes) -> bytes:
+        """Leave out the lines of more than MAX_LINE bytes: where no newline ends one in time, there one is."""
+        kept: list[bytes] = []
+        start = at = 0
+        while len(lines) - at > MAX_LINE:
+            end = lines.rfind(b"\n", at, at + MAX_LINE + 1)
+            if end < 0:
+                kept.append(lines[start:at])
+                start = lines.find(b"\n", at) + 1
+                self.too_long += 1
+                at = start
+            else:
+                at = end + 1
+        kept.append(lines[start:])
+        return b"".join(kept)
+
+
+class Decoded(msgspec.Struct):
+    """What a batch of lines holds: its good ticks in columns, and its bad lines counted by reason."""
+
+    ticks: Columns
+    rejected: dict[Reason, int]
+
+
+class _Tick(msgspec.Struct, gc=False):
+    symbol: str
+    price: float
+    timestamp: int
+
+
+_NOT_A_TICK = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Decoder:
+    """Decodes batches of lines for a set of symbols. Timestamps are left to the fold, which looks at them anyway."""
+
+    def __init__(self, symbols: Iterable[str]) -> None:
+        names = tuple(symbols)
+        self._symbols = frozenset(names)
+        # A tick that needs no second look: msgspec checks symbol and price while it decodes, in C.
+        good = msgspec.defstruct(
+            "GoodTick",
+            [
+                ("symbol", Literal[names]),
+                ("price", Annotated[float, msgspec.Meta(gt=0)]),
+                ("timestamp", int),
+            ],
+            gc=False,
+        )
+        self._good = msgspec.json.Decoder(good)
+        self._any = msgspec.json.Decoder(_Tick)
+
+    def decode(self, lines: bytes) -> Decoded:
+        """Return what whole lines hold. Never raises for what is in them; each line is accepted or counted."""
+        try:
+            if not lines.isascii():
+                lines.decode()  # msgspec does not look into the strings that it skips
+            ticks = self._good.decode_lines(lines)
+        except _NOT_A_TICK:
+            return self._line_by_line(lines)
+        if len(ticks) != lines.count(b"\n"):  # an object over two lines, or two on one
+            return self._line_by_line(lines)
+        columns: Columns = {}
+        for tick in ticks:
+            column = columns.get(tick.symbol)
+            if column is None:
+                columns[tick.symbol] = ([tick.price], [tick.timestamp])
+            else:
+                column[0].append(tick.price)
+                column[1].append(tick.timestamp)
+        return Decoded(columns, {})
+
+    def _line_by_line(self, lines: bytes) -> Decoded:
+        columns: Columns = {}
+        rejected: Counter[Reason] = Counter()
+        for line in lines.split(b"\n")[:-1]:
+            try:
+                line.decode()
+                tick = self._any.decode(line)
+            except _NOT_A_TICK:
+                rejected[_fault(line)] += 1
+                continue
+            if tick.symbol not in self._symbols:
+                rejected["unknown_symbol"] += 1
+            elif not tick.price > 0:
+                rejected["bad_price"] += 1
+            else:
+                prices, times = columns.setdefault(tick.symbol, ([], []))
+                prices.append(tick.price)
+                times.append(tick.timestamp)
+        return Decoded(columns, rejected)
+
+
+def _fault(line: bytes) -> Reason:
+    """Say why a line is no tick. The standard decoder is asked because it also reads NaN, Infinity and 1e999."""
+    try:
+        fields: Any = json.loads(line.decode(), parse_int=_bounded_int)
+    except (ValueError, RecursionError):
+        return "malformed"
+    if not isinstance(fields, dict):
+        return "malformed"
+    symbol, price, timestamp = (fields.get(name) for name in ("symbol", "price", "timestamp"))
+    if not isinstance(symbol, str) or type(price) not in (int, float) or type(timestamp) is not int:
+        return "invalid_field"
+    return "invalid_field" if math.isfinite(price) and price > 0 else "bad_price"
+
+
+def _bounded_int(digits: str) -> int | float:
+    """Read an integer; one that no float can hold is infinite."""
+    return int(digits) if len(digits) <= 300 else math.copysign(math.inf, 1 if digits[0] != "-" else -1)

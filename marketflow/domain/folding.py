@@ -1,0 +1,53 @@
+"""Folding: from the columns of a batch to the bars of its 100 ms slices, dropping what is too far from now."""
+
+from typing import NamedTuple, TypeAlias
+
+from marketflow.domain.bar import SLICE_MS, Bar, fold
+from marketflow.domain.feed import Columns
+
+SliceBars: TypeAlias = dict[str, dict[int, Bar]]
+"""Bars by symbol and start of their slice (Unix ms)."""
+
+
+class Folded(NamedTuple):
+    """The bars of a batch, the ticks in them, and the ticks left out because of their timestamp."""
+
+    bars: SliceBars
+    accepted: int
+    bad_timestamps: int
+
+
+def fold_columns(columns: Columns, order: int, now: int, max_skew: int) -> Folded:
+    """Fold the ticks of a batch received at `now`; a tick further than `max_skew` from it is left out (all in ms).
+
+    `order` is the place of the batch in the order of receipt, see `Bar`.
+    """
+    earliest, latest = now - max_skew, now + max_skew
+    bars: SliceBars = {}
+    accepted = dropped = 0
+    for symbol, (prices, times) in columns.items():
+        first, last = min(times), max(times)
+        if first < earliest or last > latest:
+            kept = [(p, t) for p, t in zip(prices, times, strict=True) if earliest <= t <= latest]
+            dropped += len(times) - len(kept)
+            if not kept:
+                continue
+            prices, times = [p for p, _ in kept], [t for _, t in kept]
+            first, last = min(times), max(times)
+        accepted += len(times)
+        start = first - first % SLICE_MS
+        if last - start < SLICE_MS:
+            bars[symbol] = {start: fold(prices, times, order)}
+        else:
+            bars[symbol] = _fold_slices(prices, times, order)
+    return Folded(bars, accepted, dropped)
+
+
+def _fold_slices(prices: list[float], times: list[int], order: int) -> dict[int, Bar]:
+    """Fold ticks of several slices, each slice's in order of receipt."""
+    slices: dict[int, tuple[list[float], list[int]]] = {}
+    for price, time in zip(prices, times, strict=True):
+        slice_prices, slice_times = slices.setdefault(time - time % SLICE_MS, ([], []))
+        slice_prices.append(price)
+        slice_times.append(time)
+    return {start: fold(*columns, order) for start, columns in slices.items()}

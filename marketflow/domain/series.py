@@ -1,0 +1,140 @@
+"""The recent series of one pair on one exchange: a packed record for each 100 ms slice, in blocks that age out whole."""
+
+import struct
+from collections.abc import Iterator
+
+from marketflow.domain.bar import SLICE_MS, Bar
+from marketflow.domain.period import Span, floor
+from marketflow.domain.summary import Summary, merge_optional
+
+BLOCK_MS = 10_000
+"""Length in milliseconds of a block of the series, aligned to the Unix epoch."""
+
+_RECORD = struct.Struct("<dddIBB")  # high, low, total, count, and when in the slice high and low were
+RECORD_BYTES = _RECORD.size
+
+
+def pack(summary: Summary) -> bytes:
+    """Return the record of a slice; its start is not in it, and must be kept beside it."""
+    return _RECORD.pack(
+        summary.high,
+        summary.low,
+        summary.total,
+        summary.count,
+        summary.high_time % SLICE_MS,
+        summary.low_time % SLICE_MS,
+    )
+
+
+def unpack(record: bytes, start: int) -> Summary:
+    """Return the summary of the slice that starts at `start` (Unix ms). Raises struct.error for anything else's bytes."""
+    high, low, total, count, high_offset, low_offset = _RECORD.unpack(record)
+    return Summary(high, start + high_offset, low, start + low_offset, total, count)
+
+
+def count_of(record: bytes) -> int:
+    """Return the number of ticks in a record."""
+    return int(_RECORD.unpack(record)[3])
+
+
+def pack_bar(bar: Bar, known: bytes | None, start: int) -> bytes:
+    """Return the record of the slice `start` with the ticks of a bar besides those of the record already `known`."""
+    summary = Summary(bar.high, bar.high_time, bar.low, bar.low_time, bar.total, bar.count)
+    return pack(summary if known is None else summary.merge(unpack(known, start)))
+
+
+class _Block:
+    """The slices of ten seconds that have ticks: which they are, and their records in the same order."""
+
+    __slots__ = ("records", "slices", "whole")
+
+    def __init__(self) -> None:
+        self.slices = bytearray()
+        self.records = bytearray()
+        self.whole: Summary | None = None
+
+    def get(self, index: int) -> bytes | None:
+        at = self.slices.find(index)
+        return None if at < 0 else bytes(self.records[at * RECORD_BYTES : (at + 1) * RECORD_BYTES])
+
+    def put(self, index: int, record: bytes) -> None:
+        self.whole = None
+        at = self.slices.find(index)
+        if at < 0:
+            self.slices.append(index)
+            self.records += record
+        else:
+            self.records[at * RECORD_BYTES : (at + 1) * RECORD_BYTES] = record
+
+    def items(self, start: int) -> Iterator[tuple[int, bytes]]:
+        for at, index in enumerate(self.slices):
+            yield start + index * SLICE_MS, bytes(self.records[at * RECORD_BYTES : (at + 1) * RECORD_BYTES])
+
+    def summary(self, start: int, span: Span) -> Summary | None:
+        entire = span.start <= start and start + BLOCK_MS <= span.end
+        if entire and self.whole is not None:
+            return self.whole
+        result: Summary | None = None
+        for index, (high, low, total, count, high_offset, low_offset) in zip(
+            self.slices, _RECORD.iter_unpack(self.records), strict=True
+        ):
+            time = start + index * SLICE_MS
+            if span.start <= time < span.end:
+                piece = Summary(high, time + high_offset, low, time + low_offset, total, count)
+                result = piece if result is None else result.merge(piece)
+        if entire:
+            self.whole = result
+        return result
+
+
+class Series:
+    """Slice records of one pair on one exchange by their start (Unix ms, a multiple of 100)."""
+
+    __slots__ = ("_blocks",)
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, _Block] = {}
+
+    def get(self, start: int) -> bytes | None:
+        """Return the record of the slice at `start`, or None when it has no tick."""
+        at = floor(start, BLOCK_MS)
+        block = self._blocks.get(at)
+        return None if block is None else block.get((start - at) // SLICE_MS)
+
+    def put(self, start: int, record: bytes) -> None:
+        """Set the whole state of the slice at `start`."""
+        at = floor(start, BLOCK_MS)
+        block = self._blocks.get(at)
+        if block is None:
+            block = self._blocks[at] = _Block()
+        block.put((start - at) // SLICE_MS, record)
+
+    def put_newer(self, start: int, record: bytes) -> bool:
+        """Set the slice at `start` unless what is known has as many ticks: states of one slice only grow."""
+        known = self.get(start)
+        if known is not None and count_of(known) >= count_of(record):
+            return False
+        self.put(start, record)
+        return True
+
+    def drop_before(self, time: int) -> None:
+        """Forget the blocks that end at or before `time` (Unix ms)."""
+        for at in [at for at in self._blocks if at + BLOCK_MS <= time]:
+            del self._blocks[at]
+
+    def summary(self, span: Span) -> Summary | None:
+        """Return what the slices that start in the span amount to; None without a tick. The span is a multiple of 100 ms."""
+        result: Summary | None = None
+        for at in range(floor(span.start, BLOCK_MS), span.end, BLOCK_MS):
+            block = self._blocks.get(at)
+            if block is not None:
+                result = merge_optional(result, block.summary(at, span))
+        return result
+
+    def items(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each slice's start and record."""
+        for at, block in self._blocks.items():
+            yield from block.items(at)
+
+    def __len__(self) -> int:
+        return sum(len(block.slices) for block in self._blocks.values())

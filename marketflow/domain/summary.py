@@ -1,0 +1,44 @@
+"""Summaries: the part of a bar that answers a period (highest, lowest, average), and how summaries merge."""
+
+from typing import NamedTuple
+
+from marketflow.domain.bar import Bar
+
+
+class Summary(NamedTuple):
+    """High and low with their times (Unix ms), total and count of at least one tick. Prices in quote currency."""
+
+    high: float
+    high_time: int
+    low: float
+    low_time: int
+    total: float
+    count: int
+
+    def merge(self, other: "Summary") -> "Summary":
+        """Return the summary of the ticks of both; a price reached twice keeps the earlier time."""
+        high, low = self, self
+        if other.high > self.high or (other.high == self.high and other.high_time < self.high_time):
+            high = other
+        if other.low < self.low or (other.low == self.low and other.low_time < self.low_time):
+            low = other
+        return Summary(
+            high.high,
+            high.high_time,
+            low.low,
+            low.low_time,
+            self.total + other.total,
+            self.count + other.count,
+        )
+
+
+def of_bar(bar: Bar) -> Summary:
+    """Return the summary of the ticks of a bar."""
+    return Summary(bar.high, bar.high_time, bar.low, bar.low_time, bar.total, bar.count)
+
+
+def merge_optional(a: Summary | None, b: Summary | None) -> Summary | None:
+    """Merge two summaries of which either may be of no tick at all (None)."""
+    if a is None or b is None:
+        return a or b
+    return a.merge(b)

@@ -1,0 +1,199 @@
+"""What the actors need of the world outside, as Protocols; adapters implement them, the composition root wires them.
+
+Every method that waits for a server waits cooperatively (other greenlets go on), within the adapter's own timeouts,
+and raises `marketflow.errors.Unavailable` when the server does not answer, cannot be reached or refuses. Times are Unix milliseconds.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from marketflow.domain.mode import Mode
+from marketflow.domain.summary import Summary
+from marketflow.domain.window import StoredWindow, WindowKey
+
+
+class Clock(Protocol):
+    """Where actors read the time."""
+
+    def now(self) -> int:
+        """Return the time of day, Unix ms."""
+
+    def monotonic(self) -> int:
+        """Return ms of a clock that never steps."""
+
+
+# ------------------------------------------------------------------------------------------------ exchange feeds
+
+
+class FeedConnection(Protocol):
+    """One open connection to an exchange."""
+
+    def read(self) -> bytes:
+        """Wait for bytes and return what has arrived, at most a chunk; b"" when the exchange has closed."""
+
+    def close(self) -> None:
+        """Close it; a greenlet waiting in `read` gets b"" or `Unavailable`."""
+
+
+class Feed(Protocol):
+    """How to reach one exchange."""
+
+    def connect(self) -> FeedConnection:
+        """Open a connection. Raises `Unavailable`, after the connect timeout at the latest."""
+
+
+# ------------------------------------------------------------------------------------------------ Redis
+
+
+class Latest(NamedTuple):
+    """The newest price of a pair on an exchange (quote currency), and its time."""
+
+    price: float
+    timestamp: int
+
+
+class Flush(NamedTuple):
+    """Whole states to write, of one mode: latest prices by symbol and exchange, and slice records (see
+    `marketflow.domain.series`) by exchange, symbol and start of the slice."""
+
+    latest: Mapping[str, Mapping[str, Latest]]
+    slices: Mapping[str, Mapping[str, Mapping[int, bytes]]]
+
+
+class PriceCache(Protocol):
+    """The newest prices and the recent series, shared by all nodes through Redis."""
+
+    def write(self, mode: Mode, flush: Flush) -> None:
+        """Write whole states in one pipeline and tell the other nodes. Latest prices expire a minute after their last
+        write, slices after the series' retention."""
+
+    def read_latest(self, mode: Mode, symbols: Iterable[str]) -> dict[str, dict[str, Latest]]:
+        """Return the latest prices that are there, by symbol and exchange."""
+
+    def read_series(self, mode: Mode, exchange: str, since: int) -> dict[str, dict[int, bytes]]:
+        """Return the slice records of an exchange that start at or after `since`, by symbol and start."""
+
+    def ping(self) -> None:
+        """Return when the server answers."""
+
+
+class WindowJournal(Protocol):
+    """Windows that are not safely stored yet, kept in Redis so that a killed node loses none."""
+
+    def save(self, mode: Mode, windows: Mapping[WindowKey, bytes]) -> None:
+        """Set the whole journalled state of windows."""
+
+    def load(self, mode: Mode, exchange: str) -> dict[WindowKey, bytes]:
+        """Return what is journalled for an exchange."""
+
+    def forget(self, mode: Mode, keys: Collection[WindowKey]) -> None:
+        """Remove windows that are stored."""
+
+
+# ------------------------------------------------------------------------------------------------ PostgreSQL
+
+
+class WindowStore(Protocol):
+    """The table aggregated_prices."""
+
+    def store(self, windows: Sequence[StoredWindow]) -> None:
+        """Write whole states in one transaction. A row with more ticks is not overwritten: states only grow."""
+
+    def load(self, mode: Mode, exchange: str, since: int) -> list[StoredWindow]:
+        """Return an exchange's rows that start at or after `since`."""
+
+    def summarize(
+        self,
+        mode: Mode,
+        symbol: str,
+        exchange: str | None,
+        start: int,
+        end: int,
+        without: Collection[tuple[str, int]],
+    ) -> dict[str, Summary]:
+        """Return, by exchange, what the rows with `start <= window_start < end` amount to, leaving out the windows
+        `without` (exchange, start). `exchange` None means every exchange."""
+
+    def latest(self, mode: Mode, symbol: str, exchange: str | None) -> dict[str, Latest]:
+        """Return, by exchange, the close of the newest row."""
+
+    def ping(self) -> None:
+        """Return when the server answers."""
+
+
+# ------------------------------------------------------------------------------------------------ the market, for the API
+
+Source: TypeAlias = Literal["redis", "memory", "postgres"]
+Kind: TypeAlias = Literal["highest", "lowest", "average"]
+
+
+class LatestPrice(NamedTuple):
+    """The answer to "latest"; times are Unix ms."""
+
+    symbol: str
+    exchange: str
+    price: float
+    timestamp: int
+    mode: Mode
+    source: Source
+    stale: bool
+
+
+class PeriodPrice(NamedTuple):
+    """The answer to "highest", "lowest" or "average" over a period. An average has no timestamp, and names the exchange
+    that was asked for or None."""
+
+    symbol: str
+    exchange: str | None
+    price: float
+    timestamp: int | None
+    start: int
+    end: int
+    ticks: int
+    mode: Mode
+    source: Source
+
+
+class Switched(NamedTuple):
+    """The answer to a switch of mode."""
+
+    mode: Mode
+    previous: Mode
+    changed: bool
+
+
+class Market(Protocol):
+    """What the API asks of a node. Each call is bounded in time; `Unavailable` means that nothing can answer now."""
+
+    retention: int
+    """Longest period that may be asked for, in ms."""
+
+    def latest(self, symbol: str, exchange: str | None = None) -> LatestPrice:
+        """Return the tick with the greatest timestamp. Raises UnknownSymbol, UnknownExchange, NoData, Unavailable."""
+
+    def latest_all(self) -> tuple[Mode, list[LatestPrice]]:
+        """Return the current mode and the latest price of every symbol and exchange that has one."""
+
+    def period(self, kind: Kind, symbol: str, exchange: str | None, period: int) -> PeriodPrice:
+        """Return the highest, lowest or average price over the last `period` ms. Raises as `latest` does."""
+
+    def mode(self) -> Mode:
+        """Return the mode in force."""
+
+    def switch(self, mode: Mode) -> Switched:
+        """Put a mode in force; return once it is."""
+
+    def health(self) -> dict[str, Any]:
+        """Return the body of GET /health: status ok, degraded or down, mode, version, components."""
+
+    def live(self) -> bool:
+        """Tell whether the actor system runs."""
+
+    def ready(self) -> bool:
+        """Tell whether prices can be served."""
+
+    def actors(self) -> list[dict[str, Any]]:
+        """Return the supervision tree, parents before children, for GET /actors."""
+
+    def metrics(self) -> bytes:
+        """Return all metrics as Prometheus text."""
