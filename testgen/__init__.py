@@ -1,0 +1,1 @@
+"""A TCP server that imitates exchanges: the package behind the command `testgen`."""
