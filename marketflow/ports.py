@@ -1,10 +1,11 @@
 """What the actors need of the world outside, as Protocols; adapters implement them, the composition root wires them.
 
 Every method that waits for a server waits cooperatively (other greenlets go on), within the adapter's own timeouts,
-and raises `marketflow.errors.Unavailable` when the server does not answer, cannot be reached or refuses. Times are Unix milliseconds.
+and raises `marketflow.errors.Unavailable` when the server does not answer, cannot be reached or refuses.
+Times are Unix milliseconds.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from marketflow.domain.mode import Mode
@@ -22,7 +23,7 @@ class Clock(Protocol):
         """Return ms of a clock that never steps."""
 
 
-# ------------------------------------------------------------------------------------------------ exchange feeds
+# --- exchange feeds ---
 
 
 class FeedConnection(Protocol):
@@ -42,7 +43,7 @@ class Feed(Protocol):
         """Open a connection. Raises `Unavailable`, after the connect timeout at the latest."""
 
 
-# ------------------------------------------------------------------------------------------------ Redis
+# --- Redis ---
 
 
 class Latest(NamedTuple):
@@ -90,7 +91,40 @@ class WindowJournal(Protocol):
         """Remove windows that are stored."""
 
 
-# ------------------------------------------------------------------------------------------------ PostgreSQL
+class Cluster(Protocol):
+    """What the nodes agree on through Redis: who is there, which mode is in force, who reads which feed."""
+
+    node: str
+    """The name of this node, different from every other's, also from that of its own former runs."""
+
+    def announce(self, status: bytes) -> dict[str, bytes]:
+        """Set this node's status, which is gone three seconds after the last call; return the others' by node."""
+
+    def withdraw(self) -> None:
+        """Remove this node's status at once."""
+
+    def read_mode(self) -> Mode | None:
+        """Return the mode that the nodes agreed on, None when there is none yet."""
+
+    def write_mode(self, mode: Mode) -> None:
+        """Set the mode for all nodes and tell them."""
+
+    def lease(self, mode: Mode, exchange: str) -> bool:
+        """Take, or renew, the right to read a feed for three seconds; False while another node holds it."""
+
+    def release(self, mode: Mode, exchange: str) -> None:
+        """Give a lease back, if this node holds it."""
+
+    def listen(
+        self,
+        on_flush: Callable[[Mode, Flush], None],
+        on_mode: Callable[[Mode], None],
+        on_peers: Callable[[], None],
+    ) -> None:
+        """Call back for what other nodes write, a change of mode, and nodes that came or went; until `Unavailable`."""
+
+
+# --- PostgreSQL ---
 
 
 class WindowStore(Protocol):
@@ -121,7 +155,7 @@ class WindowStore(Protocol):
         """Return when the server answers."""
 
 
-# ------------------------------------------------------------------------------------------------ the market, for the API
+# --- the market, as the API asks for it ---
 
 Source: TypeAlias = Literal["redis", "memory", "postgres"]
 Kind: TypeAlias = Literal["highest", "lowest", "average"]
@@ -140,8 +174,10 @@ class LatestPrice(NamedTuple):
 
 
 class PeriodPrice(NamedTuple):
-    """The answer to "highest", "lowest" or "average" over a period. An average has no timestamp, and names the exchange
-    that was asked for or None."""
+    """The answer to "highest", "lowest" or "average" over a period.
+
+    An average has no timestamp, and names the exchange that was asked for or None.
+    """
 
     symbol: str
     exchange: str | None

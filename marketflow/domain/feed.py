@@ -1,10 +1,10 @@
-"""The wire format of an exchange feed: framing chunks into batches of whole lines, and decoding a batch into columns."""
+"""The wire format of an exchange feed: framing chunks into batches of lines, and decoding a batch into columns."""
 
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -108,7 +108,7 @@ class Decoder:
             ],
             gc=False,
         )
-        self._good = msgspec.json.Decoder(good)
+        self._good: msgspec.json.Decoder[Any] = msgspec.json.Decoder(good)
         self._any = msgspec.json.Decoder(_Tick)
 
     def decode(self, lines: bytes) -> Decoded:
@@ -160,12 +160,16 @@ def _fault(line: bytes) -> Reason:
         return "malformed"
     if not isinstance(fields, dict):
         return "malformed"
-    symbol, price, timestamp = (fields.get(name) for name in ("symbol", "price", "timestamp"))
-    if not isinstance(symbol, str) or type(price) not in (int, float) or type(timestamp) is not int:
+    price = fields.get("price")
+    if not isinstance(fields.get("symbol"), str) or not _is_number(price) or type(fields.get("timestamp")) is not int:
         return "invalid_field"
     return "invalid_field" if math.isfinite(price) and price > 0 else "bad_price"
 
 
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _bounded_int(digits: str) -> int | float:
     """Read an integer; one that no float can hold is infinite."""
-    return int(digits) if len(digits) <= 300 else math.copysign(math.inf, 1 if digits[0] != "-" else -1)
+    return int(digits) if len(digits) <= 300 else float(digits)

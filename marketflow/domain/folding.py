@@ -25,14 +25,15 @@ def fold_columns(columns: Columns, order: int, now: int, max_skew: int) -> Folde
     earliest, latest = now - max_skew, now + max_skew
     bars: SliceBars = {}
     accepted = dropped = 0
-    for symbol, (prices, times) in columns.items():
+    for symbol, received in columns.items():
+        prices, times = received
         first, last = min(times), max(times)
         if first < earliest or last > latest:
-            kept = [(p, t) for p, t in zip(prices, times, strict=True) if earliest <= t <= latest]
+            kept = [(price, time) for price, time in zip(prices, times, strict=True) if earliest <= time <= latest]
             dropped += len(times) - len(kept)
             if not kept:
                 continue
-            prices, times = [p for p, _ in kept], [t for _, t in kept]
+            prices, times = [price for price, _ in kept], [time for _, time in kept]
             first, last = min(times), max(times)
         accepted += len(times)
         start = first - first % SLICE_MS

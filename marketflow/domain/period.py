@@ -18,7 +18,7 @@ def parse_duration(text: str) -> int:
 
 
 def parse_period(text: str, retention_ms: int) -> int:
-    """Return the milliseconds of a query's period: an integer and s, m, h or d, from 1s to the retention. Raises ValueError."""
+    """Return the milliseconds of a query's period, from 1s to the retention, in s, m, h or d. Raises ValueError."""
     accepted = f"an integer and one of s, m, h, d is expected, from 1s to {format_duration(retention_ms)}, such as 30s"
     if text.endswith("ms"):
         raise ValueError(accepted)

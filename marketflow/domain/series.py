@@ -1,4 +1,4 @@
-"""The recent series of one pair on one exchange: a packed record for each 100 ms slice, in blocks that age out whole."""
+"""The recent series of one pair on one exchange: a packed record a 100 ms slice, in blocks that age out whole."""
 
 import struct
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def pack(summary: Summary) -> bytes:
 
 
 def unpack(record: bytes, start: int) -> Summary:
-    """Return the summary of the slice that starts at `start` (Unix ms). Raises struct.error for anything else's bytes."""
+    """Return the summary of the slice that starts at `start` (Unix ms). Raises struct.error for other bytes."""
     high, low, total, count, high_offset, low_offset = _RECORD.unpack(record)
     return Summary(high, start + high_offset, low, start + low_offset, total, count)
 
@@ -123,7 +123,7 @@ class Series:
             del self._blocks[at]
 
     def summary(self, span: Span) -> Summary | None:
-        """Return what the slices that start in the span amount to; None without a tick. The span is a multiple of 100 ms."""
+        """Return what the slices that start in the span amount to (None: no tick). Its ends are multiples of 100 ms."""
         result: Summary | None = None
         for at in range(floor(span.start, BLOCK_MS), span.end, BLOCK_MS):
             block = self._blocks.get(at)

@@ -13,7 +13,7 @@ class Summary(NamedTuple):
     low: float
     low_time: int
     total: float
-    count: int
+    count: int  # type: ignore[assignment]  # the field's name; tuple.count is of no use here
 
     def merge(self, other: "Summary") -> "Summary":
         """Return the summary of the ticks of both; a price reached twice keeps the earlier time."""

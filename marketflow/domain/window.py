@@ -25,7 +25,8 @@ class StoredWindow(NamedTuple):
 class EventClock:
     """The clock of an exchange as its ticks tell it: the newest timestamp seen, moved on by the time since (all in ms).
 
-    Moved on by a monotonic clock, so that a silent exchange's windows close too and a step of the machine's clock closes none.
+    The clock that moves it on is monotonic: a silent exchange's windows close too, and a step of the machine's clock
+    closes none.
     """
 
     __slots__ = ("_ahead",)
