@@ -86,7 +86,8 @@ def _options(group: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str,
             continue  # a table, which only a profile can hold
         key = f"{path}{field.name}"
         default = field.default if isinstance(field.default, int | float) else 0
-        shown = f"{text}  [{default:g}]" if default else text
+        unit = "s" if kind is Duration else ""
+        shown = f"{text}  [{default:g}{unit}]" if default else text
         yield (
             flag_name(key),
             {

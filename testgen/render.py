@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import BinaryIO, Protocol
+from pathlib import Path
+from typing import Protocol
 
-TAPE_LINES = 65536
 _LAZY_LINES = 1024
 _LONGEST_READ = 1 << 20
 _TIMESTAMP = re.compile(rb'("timestamp":)-?\d+')
@@ -29,13 +29,13 @@ class Tape:
     prices never jump and memory stays bounded however long a stream runs.
     """
 
-    def __init__(self, ticks: Iterator[tuple[str, float]], lines: int = TAPE_LINES) -> None:
-        """`ticks` must give at least `lines` symbols and prices."""
+    def __init__(self, ticks: Iterator[tuple[str, float]], length: int) -> None:
+        """`length` is in lines; `ticks` must give as many symbols and prices."""
         self._ticks = ticks
-        self._length = lines
+        self._length = length
         self._lines: list[bytes] = []
 
-    def fill(self, lines: int = TAPE_LINES) -> None:
+    def fill(self, lines: int) -> None:
         """Render until there are at least `lines` lines, or the tape is full."""
         missing = min(lines, self._length) - len(self._lines)
         if missing > 0:
@@ -82,18 +82,21 @@ class WalkStream:
 class ReplayStream:
     """The lines of a recorded file, as they are or with `now` as their timestamps."""
 
-    def __init__(self, file: BinaryIO, count: int, *, retime: bool) -> None:
+    def __init__(self, path: Path, count: int, *, retime: bool) -> None:
         """`count` ends the stream after as many lines; 0 at the end of the file."""
         self.position = 0
-        self._file = file
-        self._count = count
+        self._lines = islice(_lines(path), count or None)
         self._retime = retime
 
     def render(self, ticks: int, now: int) -> bytes:
-        """See Stream."""
-        if self._count:
-            ticks = min(ticks, self._count - self.position)
-        lines = list(islice(iter(lambda: self._file.readline(_LONGEST_READ), b""), max(ticks, 0)))
+        """See Stream. Raises OSError when the file cannot be read."""
+        lines = list(islice(self._lines, ticks))
         self.position += len(lines)
         block = b"".join(lines)
         return _TIMESTAMP.sub(rb"\g<1>%d" % now, block) if self._retime else block
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while line := file.readline(_LONGEST_READ):
+            yield line

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import BinaryIO
 
 import gevent
@@ -21,6 +20,7 @@ from testgen.schedule import Schedule
 from testgen.settings import Listen, Settings
 
 _BATCH = 2048  # ticks in one write at most: about 128 KiB
+_TAPE_LINES = 65536
 _PAUSE = 0.002  # seconds between the writes of a fast schedule
 _DEBT = 1.0  # seconds that a schedule may fall behind a slow client before it lets go of the rest
 _FLOOD_CLOCK = 1_000_000.0  # ticks per second by which a given start time advances when there is no rate
@@ -28,6 +28,7 @@ _CONNECTIONS = 256  # per exchange; more wait in the backlog
 _PRE_RENDERED_FROM = 10_000  # ticks per second
 _SPLIT_PAUSE = 0.001  # seconds
 _LAST_WORDS = 1.0  # seconds that a client has to take the beginning of a line before it is cut
+_NEWLINE = 0x0A
 _REBIND_PAUSE = 0.1  # seconds
 
 
@@ -62,13 +63,14 @@ class Connection:
         self._start = time.monotonic()
         self._first = session.stream.position
         self._taken = 0  # bytes, by the kernel
+        self._mid_line = False
 
     def run(self) -> bool:
         """Send until the end of the stream or a cut. True when it was cut and the session can go on."""
         faults = self._settings.faults
         if gevent.with_timeout(faults.cut_every or None, self._send_all, timeout_value=False):
             return False
-        if faults.cut_mid_line:
+        if faults.cut_mid_line and not self._mid_line:
             gevent.with_timeout(_LAST_WORDS, self._send_part_of_line, timeout_value=None)
         return True
 
@@ -92,16 +94,20 @@ class Connection:
             if limit == 0:
                 return False
             due = min(limit, _BATCH if schedule is None else self._due(schedule, sent))
-            if due == 0 and schedule is not None:
-                gevent.sleep(max(_PAUSE, self._start + schedule.at(sent) - time.monotonic()))
-                continue
-            if not session.fill(due):
-                if not self._settings.close_at_end:
-                    self._wait_for_client()
-                return True
-            self._send_pending()
-            # A write that never blocks would keep every other client, and signals, waiting.
-            gevent.sleep(0)
+            if due:
+                if not session.fill(due):
+                    if not self._settings.close_at_end:
+                        self._wait_for_client()
+                    return True
+                self._send_pending()
+            # Also when nothing is to be waited for: a write that never blocks would hold up every other client.
+            gevent.sleep(self._pause(schedule, due))
+
+    def _pause(self, schedule: Schedule | None, due: int) -> float:
+        if schedule is None or due >= _BATCH:
+            return 0.0
+        sent = self._session.stream.position - self._first
+        return max(_PAUSE, self._start + schedule.at(sent) - time.monotonic())
 
     def _limit(self, sent: int) -> int:
         faults = self._settings.faults
@@ -138,6 +144,7 @@ class Connection:
         while view:
             taken = self._client.send(view)
             self._taken += taken
+            self._mid_line = view[taken - 1] != _NEWLINE
             if self._record is not None:
                 self._record.write(view[:taken])
             view = view[taken:]
@@ -155,7 +162,10 @@ class Exchange:
         self.name = at.name
         self.address = (at.host, at.port)
         self._settings = settings
-        self._tape = Tape(model.ticks(at.name, settings.pairs, settings.seed, settings.walk, settings.prices))
+        pairs, walk = settings.pairs, settings.walk
+        # Whole rounds, and as many steps whatever the stride: exchanges of one seed turn back at the same prices.
+        self._tape_lines = max(1, _TAPE_LINES // len(pairs) // walk.stride) * len(pairs)
+        self._tape = Tape(model.ticks(at.name, pairs, settings.seed, walk, settings.prices), self._tape_lines)
         self._suspended: deque[Session] = deque()
         self._clients = Pool(_CONNECTIONS)
         self._connections = 0
@@ -163,13 +173,12 @@ class Exchange:
     def listen(self) -> None:
         """Bind and accept. Raises OSError."""
         if not self._settings.replay and not 0 < self._settings.rate < _PRE_RENDERED_FROM:
-            self._tape.fill()
+            self._tape.fill(self._tape_lines)
         self._listen()
 
     def stop(self) -> None:
         """Refuse clients and drop those that are there."""
         self._server.stop(timeout=0)
-        self._clients.kill()
 
     def _listen(self) -> None:
         host, port = self.address
@@ -192,7 +201,7 @@ class Exchange:
             session = self._suspended.popleft() if self._suspended else self._session()
             try:
                 cut = Connection(client, session, self._settings, record).run()
-            except OSError:
+            except (ConnectionError, TimeoutError):
                 return  # the client left; how it said so does not matter
             if cut:
                 self._suspended.append(session)
@@ -203,9 +212,8 @@ class Exchange:
         settings, faults = self._settings, self._settings.faults
         stream: Stream
         if settings.replay:
-            own = Path(f"{settings.replay}.{self.name}.jsonl")
-            path = own if own.exists() else Path(settings.replay)
-            stream = ReplayStream(path.open("rb"), settings.count, retime=settings.retime)
+            path = settings.replay_path(self.name)
+            stream = ReplayStream(path, settings.count, retime=settings.retime)
         else:
             stream = WalkStream(self._tape, settings.count, self._clock())
         if faults.touches_lines:
@@ -224,8 +232,7 @@ class Exchange:
     def _record(self, stack: ExitStack) -> BinaryIO | None:
         if not self._settings.record:
             return None
-        number = f".{self._connections}" if self._connections > 1 else ""
-        path = Path(f"{self._settings.record}.{self.name}{number}.jsonl")
+        path = self._settings.record_path(self.name, self._connections)
         # Unbuffered, so that the file is complete whenever it is read.
         return stack.enter_context(path.open("wb", buffering=0))
 

@@ -13,7 +13,14 @@ DEFAULT_SYMBOLS = ("BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT")
 DEFAULT_LISTEN = ("127.0.0.1:40101", "127.0.0.1:40102", "127.0.0.1:40103")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_WORDS = {"`float`": "a number", "`int`": "an integer", "`str`": "text", "`array`": "a list", "`object`": "a table"}
+_WORDS = {
+    "`float`": "a number",
+    "`int`": "an integer",
+    "`str`": "text",
+    "`array`": "a list",
+    "`object`": "a table",
+    "text matching regex '^[A-Z0-9._-]{1,32}$'": "upper-case names such as BTCUSDT",
+}
 _DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
 _LISTEN = re.compile(r"(?:(?P<name>[\w.-]{1,64})=)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:=\[\]]+):(?P<port>\d{1,5})")
 
@@ -143,6 +150,11 @@ class Settings(_Group, frozen=True):
         for flag, names in (("listen", [at.name for at in self.exchanges]), ("symbols", self.symbols)):
             if len(set(names)) != len(names):
                 raise ValueError(f"--{flag}: expected names that differ, got {', '.join(names)}")
+        if self.record and not Path(self.record).parent.is_dir():
+            raise ValueError(f"--record: expected a file in a directory that exists, got {self.record}")
+        for path in (self.replay_path(at.name) for at in self.exchanges) if self.replay else ():
+            if not path.is_file():
+                raise ValueError(f"--replay: expected a recorded file, got {path}")
         if self.retime and not self.replay:
             raise ValueError("--retime: expected together with --replay")
 
@@ -158,6 +170,16 @@ class Settings(_Group, frozen=True):
         """Where to listen, each with a name: its own, or `exchange` and its number."""
         parsed = [parse_listen(text) for text in self.listen]
         return [at._replace(name=at.name or f"exchange{number}") for number, at in enumerate(parsed, start=1)]
+
+    def record_path(self, exchange: str, connection: int = 1) -> Path:
+        """Where connection number `connection` (from 1) of `exchange` is recorded."""
+        number = f".{connection}" if connection > 1 else ""
+        return Path(f"{self.record}.{exchange}{number}.jsonl")
+
+    def replay_path(self, exchange: str) -> Path:
+        """What `exchange` replays: its own record if there is one, else the file as named."""
+        own = Path(f"{self.replay}.{exchange}.jsonl")
+        return own if own.exists() else Path(self.replay)
 
 
 def parse_listen(text: str) -> Listen:
@@ -186,7 +208,7 @@ def load(profile: Path | None, flags: dict[str, Any]) -> Settings:
             raise SettingsError(f"--profile: cannot read {profile}: {error.strerror}") from error
         except ValueError as error:
             raise SettingsError(f"--profile: expected TOML in {profile}: {error}") from error
-        _convert(values, lambda key: f"--profile: {profile}: {key}")
+        _convert(values, lambda key: f"--profile: {profile}: {key}".removesuffix(": "))
     for name, value in flags.items():
         group, _, key = name.rpartition(".")
         table = values.setdefault(group, {}) if group else values
@@ -207,11 +229,10 @@ def _convert(values: dict[str, Any], name_of: Callable[[str], str]) -> Settings:
         message, _, path = str(error).partition(" - at `$")
         for kind, word in _WORDS.items():
             message = message.replace(kind, word)
+        message = message[0].lower() + message[1:]
         key = path.removesuffix("`").removeprefix(".")
         raise SettingsError(message if message.startswith("--") else f"{name_of(key)}: {message}") from error
 
 
-def _decode(kind: type, value: object) -> object:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a string, got {value!r}")
-    return parse_duration(value) if kind is Duration else value
+def _decode(_kind: type, value: object) -> Duration:
+    return parse_duration(str(value))
