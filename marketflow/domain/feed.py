@@ -119,7 +119,7 @@ class Decoder:
             ticks = self._good.decode_lines(lines)
         except _NOT_A_TICK:
             return self._line_by_line(lines)
-        if len(ticks) != lines.count(b"\n"):  # an object over two lines, or two on one
+        if not _one_a_line(lines, len(ticks)):
             return self._line_by_line(lines)
         columns: Columns = {}
         for tick in ticks:
@@ -139,7 +139,7 @@ class Decoder:
                 line.decode()
                 tick = self._any.decode(line)
             except _NOT_A_TICK:
-                rejected[_fault(line)] += 1
+                rejected[self._fault(line)] += 1
                 continue
             if tick.symbol not in self._symbols:
                 rejected["unknown_symbol"] += 1
@@ -151,19 +151,42 @@ class Decoder:
                 times.append(tick.timestamp)
         return Decoded(columns, rejected)
 
+    def _fault(self, line: bytes) -> Reason:
+        """Say why a line is no tick. The standard decoder is asked because it also reads NaN, Infinity and 1e999."""
+        try:
+            fields: Any = json.loads(line.decode(), parse_int=_bounded_int)
+        except (ValueError, RecursionError):
+            return "malformed"
+        if not isinstance(fields, dict):
+            return "malformed"
+        symbol, price, timestamp = (fields.get(name) for name in ("symbol", "price", "timestamp"))
+        not_finite = isinstance(price, float) and not math.isfinite(price)
+        if not not_finite and not _is_json(line):
+            return "malformed"
+        if not isinstance(symbol, str) or not _is_number(price) or type(timestamp) is not int:
+            return "invalid_field"
+        if symbol not in self._symbols:
+            return "unknown_symbol"
+        return "bad_price" if not_finite else "invalid_field"
 
-def _fault(line: bytes) -> Reason:
-    """Say why a line is no tick. The standard decoder is asked because it also reads NaN, Infinity and 1e999."""
+
+def _one_a_line(lines: bytes, objects: int) -> bool:
+    """Tell whether valid JSON objects stand one on each line: not two on one, nor one over two, nor a blank line.
+
+    Nowhere inside an object can a brace close, the line end and a brace open, so each such place is between two.
+    """
+    if lines.count(b"\n") != objects:
+        return False
+    between = lines.count(b"}\n{")
+    return between == objects - 1 or between + lines.count(b"}\r\n{") == objects - 1
+
+
+def _is_json(line: bytes) -> bool:
     try:
-        fields: Any = json.loads(line.decode(), parse_int=_bounded_int)
-    except (ValueError, RecursionError):
-        return "malformed"
-    if not isinstance(fields, dict):
-        return "malformed"
-    price = fields.get("price")
-    if not isinstance(fields.get("symbol"), str) or not _is_number(price) or type(fields.get("timestamp")) is not int:
-        return "invalid_field"
-    return "invalid_field" if math.isfinite(price) and price > 0 else "bad_price"
+        msgspec.json.decode(line, type=msgspec.Raw)
+    except _NOT_A_TICK:
+        return False
+    return True
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
