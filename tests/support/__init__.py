@@ -1,0 +1,1 @@
+"""What tests share: the oracle, exchanges under control, and the running system."""
