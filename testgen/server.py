@@ -91,7 +91,7 @@ class Connection:
                 stall_at = time.monotonic() + faults.stall_every
             sent = session.stream.position - self._first
             limit = self._limit(sent)
-            if limit == 0:
+            if limit <= 0:
                 return False
             due = min(limit, _BATCH if schedule is None else self._due(schedule, sent))
             if due:
@@ -121,7 +121,7 @@ class Connection:
     def _due(self, schedule: Schedule, sent: int) -> int:
         elapsed = time.monotonic() - self._start
         self._start += max(0.0, elapsed - schedule.at(sent) - _DEBT)
-        return min(_BATCH, schedule.due(time.monotonic() - self._start) - sent)
+        return max(0, min(_BATCH, schedule.due(time.monotonic() - self._start) - sent))
 
     def _send_pending(self) -> None:
         """Send what is pending; where a cut interrupts it, the line that was cut stays pending, whole."""

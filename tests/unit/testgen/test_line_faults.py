@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testgen.faults import GARBAGE, LONG, UNKNOWN, FaultyStream
@@ -37,6 +37,7 @@ def test_no_faults_change_nothing() -> None:
     assert lines(Faults()) == CLEAN
 
 
+@settings(max_examples=30)
 @given(st.builds(Faults, *[st.sampled_from([0.0, 0.3, 1.0])] * 5), st.lists(st.integers(1, 50), max_size=5))
 def test_every_good_tick_is_there_and_blocks_do_not_matter(faults: Faults, sizes: list[int]) -> None:
     sent = lines(faults, sizes)
