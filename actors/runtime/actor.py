@@ -13,7 +13,7 @@ from pykka import ActorDeadError
 
 from actors.runtime.cell import Cell, Terminated, Watch
 from actors.runtime.events import Cause, Failure
-from actors.runtime.mailbox import SINGLE, WAKE, Batch, Envelope, Internal, MailboxSpec, fail_reply
+from actors.runtime.mailbox import EMPTY, SINGLE, Batch, Envelope, Internal, MailboxSpec, fail_reply
 from actors.runtime.pykka_hooks import HookedActor, StopRequest
 from actors.runtime.specs import ChildSpec
 from actors.runtime.timers import ChildFailure, ChildGreenlet, Timer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.runtime.address import Address
     from actors.runtime.future import GeventFuture
 
-SLICE = 0.005
+TURN = 0.005
 """Seconds an actor may go from message to message before it lets other greenlets run."""
 
 CHILDREN_GRACE = 1.0
@@ -129,16 +129,13 @@ class GeventActor(HookedActor):
         """Run from `on_start` to `on_stop` or `on_failure`; nothing is raised, a failure is returned."""
         cell = self._own_cell()
         self._greenlet = cell.mailbox.consumer = gevent.getcurrent()
-        cell.mailbox.settle()
-        cell.began = monotonic()
         failure: Failure | None
         try:
             self.on_start()
-            cell.began = 0.0
             cell.running()
             failure = self._loop(cell)
         except BaseException as error:  # noqa: BLE001 - Timeout and GreenletExit are this actor's alone
-            failure = Failure(Cause.START if cell.began else _cause(error, Cause.IDLE), error)
+            failure = Failure(_cause(error, Cause.IDLE) if cell.started_at else Cause.START, error)
         self._release()
         failure = self._last_words(failure)
         return failure
@@ -167,39 +164,40 @@ class GeventActor(HookedActor):
 
     def _loop(self, cell: Cell) -> Failure | None:
         mailbox = cell.mailbox
-        get = mailbox.get
+        take = mailbox.take
         on_receive = self.on_receive
-        slice_end = monotonic() + SLICE
+        now = turn = monotonic()
         while self._running:
-            item = get()
+            item = take()
+            if item is EMPTY:
+                cell.busy += now - turn
+                mailbox.wait()
+                now = turn = monotonic()
+                continue
             kind = type(item)
             count = 1
             cell.current = item
-            cell.began = began = monotonic()
+            cell.began = now
             try:
                 if kind not in _NOT_PLAIN:
-                    if item is WAKE:
-                        cell.began = 0.0
-                        continue
                     on_receive(item)
+                elif kind is Envelope:
+                    self._open(item, cell)
                 elif kind is Batch:
                     count = len(item)
                     self.on_drain(item)
-                elif kind is Envelope:
-                    self._open(item, cell)
                 else:
                     self._dispatch(item)
             except BaseException as error:  # noqa: BLE001 - as above
                 return self._fail_on(item, error)
-            cell.current = None
-            now = monotonic()
-            cell.last = now
-            cell.busy += now - began
+            cell.current = EMPTY
             cell.handled += count
-            cell.began = 0.0
-            if now > slice_end:
+            now = monotonic()
+            if now - turn > TURN:
+                cell.busy += now - turn
                 gevent.sleep(0)
-                slice_end = monotonic() + SLICE
+                now = turn = monotonic()
+        cell.busy += now - turn
         return None
 
     def _open(self, envelope: Envelope, cell: Cell) -> None:
@@ -233,7 +231,7 @@ class GeventActor(HookedActor):
 
     def _fail_on(self, item: Any, error: BaseException) -> Failure:
         cell = self._own_cell()
-        cell.current = None
+        cell.current = EMPTY
         cause = Cause.MESSAGE
         if type(item) is Envelope:
             message = item.message

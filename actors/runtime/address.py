@@ -36,7 +36,8 @@ class Address(ActorRef[A]):
         self.actor_class = cast("type[A]", cell.spec.actor_class)
         self.actor_urn = cell.path
         self._mailbox = cell.mailbox
-        self._put = cell.mailbox.put
+        # One call less on the hot path than the method below, which says what it does.
+        self.tell = cell.mailbox.put  # type: ignore[method-assign]  # the same signature, bound
         self._put_control = cell.mailbox.put_control
 
     def __str__(self) -> str:
@@ -59,7 +60,7 @@ class Address(ActorRef[A]):
 
         Raises `ActorDeadError`, `pykka.Timeout` if held too long, `MailboxFullError` if rejected.
         """
-        self._put(message, timeout)
+        self._mailbox.put(message, timeout)
 
     def tell_control(self, message: Any) -> None:
         """Send on the control lane: handled before all data, never held. Raises `ActorDeadError`."""
@@ -78,10 +79,10 @@ class Address(ActorRef[A]):
             if control:
                 self._put_control(Envelope(message, future))
             elif timeout is None:
-                self._put(Envelope(message, future))
+                self.tell(Envelope(message, future))
             else:
                 deadline = time.monotonic() + timeout
-                self._put(Envelope(message, future), timeout)
+                self.tell(Envelope(message, future), timeout)
                 timeout = deadline - time.monotonic()
         except (ActorDeadError, MailboxFullError):
             future.set_exception()

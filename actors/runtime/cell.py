@@ -15,7 +15,7 @@ from pykka import ActorDeadError, ActorRegistry
 from actors.runtime.address import Address
 from actors.runtime.errors import DeadlockError
 from actors.runtime.events import Cause, Failed, Failure, Lifecycle, Started, Stopped
-from actors.runtime.mailbox import Envelope, Internal, Mailbox, fail_reply
+from actors.runtime.mailbox import EMPTY, Envelope, Internal, Mailbox, fail_reply
 from actors.runtime.pykka_hooks import StopRequest
 from actors.runtime.stuck import StuckWatch
 
@@ -89,15 +89,16 @@ class Cell:
         self.address: Address[Any] = Address(self)
         self.state = State.NEW
         self.failure: Failure | None = None
+        self.current: Any = EMPTY
+        """The message in hand, the cell itself during a start; `EMPTY` between messages."""
         self.began = 0.0
-        """When the message in hand was begun (monotonic seconds); 0 between messages."""
-        self.last = 0.0
+        """When the message in hand, or the last one, was begun (monotonic seconds)."""
         self.busy = 0.0
+        """Seconds spent in messages, up to the last pause between them."""
         self.handled = 0
         self.failures = 0
         self.restarts = 0
         self.last_failure: Failure | None = None
-        self.current: Any = None
         self.started_at = 0.0
         """When `on_start` was done (monotonic seconds); 0 before."""
         self.attempts = 0
@@ -128,6 +129,8 @@ class Cell:
         self.state = State.STARTING
         self.failure = None
         self.started_at = 0.0
+        self.current = self
+        self.began = monotonic()
         self._kill_cause = None
         self._stopping = False
         self.settled.clear()
@@ -152,14 +155,16 @@ class Cell:
     def running(self) -> None:
         """The actor's `on_start` is done."""
         self.started_at = monotonic()
+        self.current = EMPTY
         if not self._stopping:
             self.state = State.RUNNING
         self.publish(Started(self.path))
         self.settled.set()
 
-    def _on_end(self, greenlet: Any) -> None:
-        if self._greenlet is greenlet:
-            outcome = greenlet.value if greenlet.successful() else greenlet.exception
+    def _on_end(self, ended: Any) -> None:
+        if self._greenlet is not None and ended is self._greenlet:
+            outcome = ended.value
+            # Neither: it was killed before its first step.
             self._end(outcome if outcome is None or isinstance(outcome, Failure) else Failure(Cause.KILLED))
 
     def _end(self, failure: Failure | None) -> None:
@@ -170,7 +175,7 @@ class Cell:
             self._stuck_watch.cancel()
         self.failure = failure
         self._greenlet = None
-        self.began = 0.0
+        self.current = EMPTY
         self.state = State.STOPPED if failure is None else State.FAILED
         if failure is not None and not self._stopping:
             self.failures += 1
@@ -186,6 +191,11 @@ class Cell:
         replies, self.stop_replies = self.stop_replies, []
         for reply in replies:
             reply.set(None)
+
+    @property
+    def in_hand(self) -> float:
+        """Seconds since the message in hand (or the start) was begun; 0 between messages."""
+        return 0.0 if self.current is EMPTY else monotonic() - self.began
 
     @property
     def alive(self) -> bool:
@@ -232,7 +242,7 @@ class Cell:
         # It will not die. Leave it behind: its mailbox will not listen to it any more.
         if self.actor is not None:
             self.actor._release()
-        item, self.current = self.current, None
+        item, self.current = self.current, EMPTY
         if type(item) is Envelope:
             fail_reply(item, ActorDeadError(f"{self.path} did not finish the message"))
         self._end(Failure(Cause.KILLED))

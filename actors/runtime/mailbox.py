@@ -78,8 +78,8 @@ class Batch(list[Any]):
 SINGLE = frozenset((Envelope, ProxyCall, ProxyGetAttr, ProxySetAttr))
 """What waits in the data lane but is never part of a batch, nor conflated."""
 
-WAKE = object()
-"""What `Mailbox.get` returns when it was interrupted instead of given a message."""
+EMPTY = object()
+"""What `Mailbox.take` returns when nothing waits."""
 
 
 class _Held:
@@ -106,6 +106,7 @@ class Mailbox:
         self.consumer: Any = None
         """The greenlet that handles the messages: what it sends to itself is never held."""
         self.closed = False
+        self._drains = spec.drain
         self._path = path
         self._discard = discard
         self._control: deque[Any] = deque()
@@ -117,7 +118,6 @@ class Mailbox:
             self._bound = -1
         self._held: deque[_Held] = deque()
         self._idle: Waiter[None] | None = None
-        self._interrupted = False
         self._streak = 0
 
     def __len__(self) -> int:
@@ -141,6 +141,7 @@ class Mailbox:
     def put_control(self, item: Any) -> None:
         """Send on the control lane, which has no bound. Raises `ActorDeadError` if closed."""
         if self.closed:
+            self._dead(item, "dead")
             raise ActorDeadError(f"{self._path} is stopped")
         self._control.append(item)
         if self._idle is not None:
@@ -217,28 +218,27 @@ class Mailbox:
 
     # -- the consumer
 
-    def get(self) -> Any:
-        """The next item, control first; waits for one. A `Batch` if the spec drains; `WAKE` if interrupted."""
-        while True:
-            if self._interrupted:
-                self._interrupted = False
-                return WAKE
-            if self._control and (self._streak < FAIR_AFTER or not self._data):
-                self._streak += 1
-                return self._control.popleft()
-            if self._data:
-                self._streak = 0
-                item = self._take_batch() if self.spec.drain else self._data.popleft()
-                if self._held:
-                    self._admit()
-                return item
-            self._streak = 0
-            waiter: Waiter[None] = Waiter()
-            self._idle = waiter
-            try:
-                waiter.get()
-            finally:
-                self._idle = None
+    def take(self) -> Any:
+        """The next item, control first, or `EMPTY`. A `Batch` if the spec drains."""
+        if self._control and (self._streak < FAIR_AFTER or not self._data):
+            self._streak += 1
+            return self._control.popleft()
+        self._streak = 0
+        if not self._data:
+            return EMPTY
+        item = self._take_batch() if self._drains else self._data.popleft()
+        if self._held:
+            self._admit()
+        return item
+
+    def wait(self) -> None:
+        """Wait until there is something to take, or for `interrupt`; only when `take` has just found nothing."""
+        waiter: Waiter[None] = Waiter()
+        self._idle = waiter
+        try:
+            waiter.get()
+        finally:
+            self._idle = None
 
     def _take_batch(self) -> Any:
         data = self._data
@@ -255,13 +255,8 @@ class Mailbox:
         return batch
 
     def interrupt(self) -> None:
-        """Make the consumer's next `get`, or the one it waits in, return `WAKE` before anything else."""
-        self._interrupted = True
+        """Let the consumer look around, if it waits."""
         self._wake()
-
-    def settle(self) -> None:
-        """A new consumer begins: forget an interrupt that was meant for the last one."""
-        self._interrupted = False
 
     @property
     def quiet(self) -> bool:

@@ -8,7 +8,7 @@ from `_create_future`. Of Pykka's own loop nothing is used.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
@@ -16,6 +16,7 @@ from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 from actors.runtime.future import GeventFuture
 
 if TYPE_CHECKING:
+    from actors.runtime.actor import GeventActor
     from actors.runtime.cell import Cell
     from actors.runtime.events import Failure
 
@@ -45,14 +46,14 @@ class HookedActor(pykka.Actor):
         return GeventFuture()
 
     def _start_actor_loop(self) -> None:
-        self._own_cell().adopt(self)
+        self._own_cell().adopt(cast("GeventActor", self))
 
     def _dispatch(self, message: Any) -> Any:
         """What Pykka's `_handle_receive` does, but for `_ActorStop`, in the order of what is most frequent."""
         kind = type(message)
         if kind is ProxyCall:
             path = message.attr_path
-            callee = getattr(self, path[0]) if len(path) == 1 else functools.reduce(getattr, path, self)
+            callee: Any = getattr(self, path[0]) if len(path) == 1 else functools.reduce(getattr, path, self)
             return callee(*message.args, **message.kwargs)
         if kind is ProxyGetAttr:
             return functools.reduce(getattr, message.attr_path, self)

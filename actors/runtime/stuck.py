@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import gevent
@@ -34,12 +33,12 @@ class StuckWatch:
 
     def _look(self) -> None:
         began = self._cell.began
-        if began and began != self._reported and monotonic() - began > self._stuck_after:
+        if began != self._reported and self._cell.in_hand > self._stuck_after:
             self._reported = began
             gevent.spawn(self._report, began)
 
     def _report(self, began: float) -> None:
         cell = self._cell
-        cell.publish(Stuck(cell.path, monotonic() - began))
-        if cell.spec.restart_stuck and cell.began == began:
+        cell.publish(Stuck(cell.path, cell.in_hand))
+        if cell.spec.restart_stuck and cell.in_hand and cell.began == began:
             cell.kill(Cause.STUCK)

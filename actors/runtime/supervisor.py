@@ -164,10 +164,10 @@ class Supervisor:
             else:
                 self._restart(node)
 
-    def _on_end(self, greenlet: Any) -> None:
-        if self._greenlet is greenlet:
-            failure = greenlet.value
-            self.failure = failure if isinstance(failure, Failure) else Failure(Cause.KILLED, greenlet.exception)
+    def _on_end(self, ended: Any) -> None:
+        if self._greenlet is not None and ended is self._greenlet:
+            failure = ended.value
+            self.failure = failure if isinstance(failure, Failure) else Failure(Cause.KILLED, ended.exception)
             self.failures += 1
             self.last_failure = self.failure
             self.state = State.FAILED

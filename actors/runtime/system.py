@@ -16,6 +16,7 @@ from actors.runtime.cell import Cell
 from actors.runtime.dead_letters import DeadLetters
 from actors.runtime.errors import StartError, UnknownPathError
 from actors.runtime.events import DeadLettered, EventBus, Failure, Lifecycle, Subscriber
+from actors.runtime.mailbox import EMPTY
 from actors.runtime.specs import ChildSpec, SupervisorSpec
 from actors.runtime.supervisor import Supervisor
 
@@ -177,10 +178,6 @@ class ActorSystem:
 
 def _describe(node: Cell | Supervisor, parent: str | None, offset: float) -> Iterator[ActorInfo]:
     cell = node if isinstance(node, Cell) else None
-    # Read once: the message in hand may end while this is put together only in another thread, never here.
-    now = time.monotonic()
-    began = cell.began if cell else 0.0
-    last = (began or cell.last) if cell else 0.0
     yield ActorInfo(
         path=node.path,
         name=node.name,
@@ -192,8 +189,8 @@ def _describe(node: Cell | Supervisor, parent: str | None, offset: float) -> Ite
         handled=cell.handled if cell else 0,
         failures=node.failures,
         restarts=node.restarts,
-        last_message_at=last + offset if last else None,
-        busy_seconds=(cell.busy + (now - began if began else 0.0)) if cell else 0.0,
+        last_message_at=cell.began + offset if cell and (cell.handled or cell.current is not EMPTY) else None,
+        busy_seconds=cell.busy + cell.in_hand if cell else 0.0,
         last_failure=None if node.last_failure is None else str(node.last_failure),
     )
     if isinstance(node, Supervisor):
