@@ -8,6 +8,7 @@ Times are Unix milliseconds.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from marketflow.domain.feed import Reason
 from marketflow.domain.mode import Mode
 from marketflow.domain.summary import Summary
 from marketflow.domain.window import StoredWindow, WindowKey
@@ -23,6 +24,25 @@ class Clock(Protocol):
         """Return ms of a clock that never steps."""
 
 
+class Meters(Protocol):
+    """The counts that prove that nothing is lost: received = rejected + aggregated + failed, once all is handled."""
+
+    def received(self, exchange: str, lines: int) -> None:
+        """Count whole lines received."""
+
+    def rejected(self, exchange: str, reason: Reason, lines: int) -> None:
+        """Count lines rejected as bad."""
+
+    def failed(self, exchange: str, lines: int) -> None:
+        """Count lines of a batch that a fault of our own lost."""
+
+    def aggregated(self, exchange: str, ticks: int, received_at: int) -> None:
+        """Count ticks that are part of their windows now, and how long that took since their receipt (Unix ms)."""
+
+    def stored(self, exchange: str, windows: int) -> None:
+        """Count windows stored in PostgreSQL."""
+
+
 # --- exchange feeds ---
 
 
@@ -34,6 +54,13 @@ class FeedConnection(Protocol):
 
     def close(self) -> None:
         """Close it; a greenlet waiting in `read` gets b"" or `Unavailable`."""
+
+
+class FeedStatus(NamedTuple):
+    """How a feed does, and how long ago (ms) it last brought something; None when it has not yet."""
+
+    status: Literal["ok", "connecting", "stale"]
+    age: int | None
 
 
 class Feed(Protocol):
@@ -73,6 +100,13 @@ class PriceCache(Protocol):
 
     def read_series(self, mode: Mode, exchange: str, since: int) -> dict[str, dict[int, bytes]]:
         """Return the slice records of an exchange that start at or after `since`, by symbol and start."""
+
+    def sweep(self, mode: Mode) -> None:
+        """Remove latest prices that were not written for a minute, where the server cannot by itself; to be called
+        every few seconds."""
+
+    def incarnation(self) -> str:
+        """Return an id of the server's run: another one means that it was restarted, and may be empty."""
 
     def ping(self) -> None:
         """Return when the server answers."""
