@@ -1,0 +1,1 @@
+"""How MarketFlow speaks to the servers outside: each package implements Protocols of `marketflow.ports`."""
