@@ -1,0 +1,235 @@
+"""The aggregator actor: the windows of every feed, journalled in Redis while open, stored in PostgreSQL once closed."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+import gevent
+import structlog
+from gevent.event import Event
+
+from actors.messages import BarBatch
+from actors.runtime import Backoff, GeventActor, MailboxSpec, Overflow
+from marketflow.domain.bar import Bar
+from marketflow.domain.book import Book, first_start
+from marketflow.domain.mode import MODES, Mode
+from marketflow.domain.summary import Summary
+from marketflow.domain.window import StoredWindow, WindowKey
+from marketflow.errors import Unavailable
+from marketflow.ports import Clock, Latest, Meters, WindowJournal, WindowStore
+
+RETRY = Backoff(initial=0.2, maximum=5.0, jitter=0.5)
+JOURNAL_SECONDS = 0.05
+"""Pause between two writes of the journal: what a kill may cost, besides what is on its way."""
+STORE_SECONDS = 0.1
+"""How often it is looked whether a window is due."""
+AMEND_SECONDS = 1.0
+"""How often rows are amended by ticks that came after they were stored."""
+STORE_ROWS = 5_000
+"""Rows a transaction."""
+
+
+class AggregatorMemory:
+    """What outlives a failure of the actor: the books of all feeds."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self.books: dict[tuple[Mode, str], Book] = {}
+        self.store_up = False
+        self.store_error = "not connected yet"
+
+    def book(self, mode: Mode, exchange: str) -> Book:
+        """Return the book of a feed, a new one where there is none."""
+        book = self.books.get((mode, exchange))
+        if book is None:
+            book = self.books[mode, exchange] = Book(exchange, self.interval)
+        return book
+
+
+class AggregatorActor(GeventActor):
+    """Closes windows by the time of their exchange's ticks; what came late amends its row."""
+
+    mailbox = MailboxSpec(bound=64, overflow=Overflow.HOLD)
+
+    def __init__(
+        self,
+        memory: AggregatorMemory,
+        journal: WindowJournal,
+        store: WindowStore,
+        lateness: int,
+        max_skew: int,
+        clock: Clock,
+        meters: Meters,
+    ) -> None:
+        super().__init__()
+        self._memory = memory
+        self._journal = journal
+        self._store = store
+        self._lateness = lateness
+        self._max_skew = max_skew
+        self._clock = clock
+        self._meters = meters
+        self._changed = Event()
+        self._log = structlog.get_logger("aggregator").bind(actor="aggregator")
+
+    def on_start(self) -> None:
+        """Journal and store beside the mailbox: a slow database holds nobody."""
+        self._changed.set()
+        self.spawn(self._journal_for_ever)
+        self.spawn(self._store_for_ever)
+
+    def on_receive(self, batch: BarBatch) -> None:
+        """Add a batch of bars to its windows."""
+        book = self._memory.book(batch.mode, batch.exchange)
+        newest = book.add(batch.bars)
+        book.clock.saw(newest, self._clock.monotonic())
+        self._meters.aggregated(batch.exchange, batch.ticks, batch.received_at)
+        self._changed.set()
+
+    # --- called through a proxy ---
+
+    def adopt(self, exchanges: Sequence[str]) -> None:
+        """Take up the windows that earlier runs, or a node that is gone, left of these exchanges."""
+        for mode in MODES:
+            for exchange in exchanges:
+                self._memory.book(mode, exchange)
+        self._changed.set()
+
+    def waiting(self, mode: Mode, symbol: str, start: int, end: int) -> dict[str, tuple[Summary, list[int]]]:
+        """Return, by exchange, what the windows in memory that start in [start, end) amount to, and their starts."""
+        found: dict[str, tuple[Summary, list[int]]] = {}
+        for (book_mode, exchange), book in self._memory.books.items():
+            if book_mode == mode:
+                summary, starts = book.summary(symbol, start, end)
+                if summary is not None:
+                    found[exchange] = (summary, starts)
+        return found
+
+    def newest(self, mode: Mode, symbol: str) -> dict[str, Latest]:
+        """Return, by exchange, the close of the newest window in memory."""
+        found: dict[str, Latest] = {}
+        for (book_mode, exchange), book in self._memory.books.items():
+            if book_mode == mode:
+                for bar in book.bars(symbol):
+                    if exchange not in found or bar.close_time > found[exchange].timestamp:
+                        found[exchange] = Latest(bar.close, bar.close_time)
+        return found
+
+    def store_status(self) -> tuple[bool, str, int]:
+        """Tell whether PostgreSQL answers, if not why, and how many windows are not stored as they are."""
+        memory = self._memory
+        return memory.store_up, memory.store_error, sum(book.waiting() for book in memory.books.values())
+
+    def on_stop(self) -> None:
+        """Journal and store everything, the open windows too."""
+        try:
+            self._journal_once()
+        except Unavailable as error:
+            self._log.warning("windows are not journalled", reason=str(error))
+        try:
+            self._store_everything()
+        except Unavailable as error:
+            self._log.warning("windows are not stored", reason=str(error), windows=self.store_status()[2])
+
+    # --- the journal ---
+
+    def _journal_for_ever(self) -> None:
+        attempt = 0
+        while True:
+            self._changed.wait()
+            self._changed.clear()
+            try:
+                self._journal_once()
+                attempt = 0
+                gevent.sleep(JOURNAL_SECONDS)
+            except Unavailable as error:
+                self._changed.set()
+                if attempt == 0:
+                    self._log.warning("windows are not journalled; memory keeps them", reason=str(error))
+                attempt += 1
+                gevent.sleep(RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
+
+    def _journal_once(self) -> None:
+        for (mode, exchange), book in list(self._memory.books.items()):
+            if not book.journal_known:
+                book.take_up_journal(self._journal.load(mode, exchange))
+            windows = book.take_to_journal()
+            if windows:
+                try:
+                    self._journal.save(mode, windows)
+                except BaseException:
+                    book.untake(windows)
+                    raise
+
+    # --- the store ---
+
+    def _store_for_ever(self) -> None:
+        attempt = 0
+        amended = self._clock.monotonic()
+        while True:
+            try:
+                amend = self._clock.monotonic() - amended >= AMEND_SECONDS * 1000
+                if amend:
+                    amended = self._clock.monotonic()
+                self._store_closed(amend=amend)
+                if not self._memory.store_up:
+                    self._store.ping()
+                    self._memory.store_up, self._memory.store_error = True, ""
+                    self._log.info("postgresql is used")
+                attempt = 0
+                gevent.sleep(STORE_SECONDS)
+            except Unavailable as error:
+                if self._memory.store_up or attempt == 0:
+                    self._log.warning("postgresql is away; windows wait", reason=str(error))
+                self._memory.store_up, self._memory.store_error = False, str(error)
+                attempt += 1
+                gevent.sleep(RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
+
+    def _store_closed(self, *, amend: bool) -> None:
+        for (mode, exchange), book in list(self._memory.books.items()):
+            self._look_up_rows(mode, exchange, book)
+            now = self._clock.now()
+            end = book.clock.time(self._clock.monotonic(), now) - self._lateness
+            self._store_windows(mode, exchange, book, book.due(end, amended=amend))
+            settled = book.settled(first_start(now, self._memory.interval, self._max_skew) - self._max_skew)
+            if settled:
+                self._forget(mode, settled)
+
+    def _store_everything(self) -> None:
+        for (mode, exchange), book in list(self._memory.books.items()):
+            self._look_up_rows(mode, exchange, book)
+            self._store_windows(mode, exchange, book, book.due(None))
+
+    def _look_up_rows(self, mode: Mode, exchange: str, book: Book) -> None:
+        """Take up the rows of windows that are not known yet: at first all recent ones, later those of odd ticks."""
+        rowless = book.rowless()
+        if book.rows_known and rowless is None:
+            return
+        since = rowless
+        if not book.rows_known:
+            recent = first_start(self._clock.now(), self._memory.interval, 2 * self._max_skew)
+            since = recent if rowless is None else min(recent, rowless)
+        if since is not None:
+            book.take_up_rows({row.key: row.bar for row in self._store.load(mode, exchange, since)}, since)
+
+    def _store_windows(self, mode: Mode, exchange: str, book: Book, windows: Mapping[WindowKey, Bar]) -> None:
+        if not windows:
+            return
+        due = list(windows.items())
+        for at in range(0, len(due), STORE_ROWS):
+            piece = due[at : at + STORE_ROWS]
+            self._store.store([StoredWindow(mode, key, bar) for key, bar in piece])
+            book.stored(dict(piece))
+            self._meters.stored(exchange, len(piece))
+        self._log.info(
+            "windows stored",
+            mode=mode,
+            exchange=exchange,
+            windows=len(windows),
+            ticks=sum(bar.count for bar in windows.values()),
+        )
+
+    def _forget(self, mode: Mode, keys: Sequence[WindowKey]) -> None:
+        try:
+            self._journal.forget(mode, keys)
+        except Unavailable as error:
+            self._log.info("the journal keeps windows that are stored", reason=str(error), windows=len(keys))

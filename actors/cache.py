@@ -1,0 +1,295 @@
+"""The cache actor: the newest prices and the recent series, in memory for every query and in Redis for every node."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import gevent
+import structlog
+from gevent.event import Event
+
+from actors.messages import BarBatch, Learn
+from actors.runtime import Backoff, GeventActor, MailboxSpec, Overflow
+from marketflow.domain.mode import MODES, Mode
+from marketflow.domain.period import Span
+from marketflow.domain.summary import Summary
+from marketflow.domain.view import Change, Newest, View, Waiting, gather
+from marketflow.errors import Unavailable
+from marketflow.ports import Clock, Flush, Latest, LatestPrice, PriceCache, Source
+
+RETRY = Backoff(initial=0.1, maximum=2.0, jitter=0.5)
+FRESH_MS = 60_000
+"""For how long a price that is not refreshed stays in Redis, and after which one is called stale."""
+REFILL_SLICES = 2_000
+"""Slices a pipeline when Redis is filled again: a few milliseconds of work at a time."""
+TRIM_SECONDS = 10.0
+
+
+class Summaries(NamedTuple):
+    """The answer to a question about a span: by exchange what its ticks amount to, and where that comes from."""
+
+    mode: Mode
+    source: Source
+    by_exchange: dict[str, Summary]
+
+
+class CacheMemory:
+    """What outlives a failure of the actor: the views, and what waits to go into them."""
+
+    def __init__(self, mode: Mode) -> None:
+        self.mode: Mode = mode
+        self.views: dict[Mode, View] = {mode: View() for mode in MODES}
+        self.waiting: dict[Mode, Waiting] = {mode: {} for mode in MODES}
+        self.fed: set[tuple[Mode, str]] = set()
+        """The feeds that this node has read: what Redis lost of them, this node writes again."""
+        self.redis_up = False
+        self.redis_read = False
+        """Whether what Redis had at the start has been read."""
+        self.redis_error = "not connected yet"
+
+
+class CacheActor(GeventActor):
+    """Drains and flushes: everything that waits is one pipeline, and what arrives meanwhile is the next."""
+
+    mailbox = MailboxSpec(bound=64, overflow=Overflow.HOLD)
+
+    def __init__(
+        self,
+        memory: CacheMemory,
+        redis: PriceCache,
+        symbols: Sequence[str],
+        exchanges: Sequence[str],
+        retention: int,
+        clock: Clock,
+    ) -> None:
+        super().__init__()
+        self._memory = memory
+        self._redis = redis
+        self._symbols = symbols
+        self._exchanges = exchanges
+        self._retention = retention
+        self._clock = clock
+        self._work = Event()
+        self._answered = Event()
+        self._last_answer = 0.0
+        self._log = structlog.get_logger("cache").bind(actor="cache")
+
+    def on_start(self) -> None:
+        """Read what Redis has, then flush and watch beside the mailbox."""
+        self._return()
+        self._work.set()
+        self.spawn(self._flush_for_ever)
+        self.spawn(self._watch_for_ever)
+
+    def on_stop(self) -> None:
+        """Flush what still waits."""
+        self._flush_waiting()
+
+    def on_receive(self, message: BarBatch | Learn) -> None:
+        """Add a batch to what waits for the next flush, or take over what another node has flushed."""
+        if isinstance(message, Learn):
+            self._memory.views[message.mode].learn(self._change_of(message.flush))
+            return
+        gather(self._memory.waiting[message.mode], message.exchange, message.bars)
+        self._memory.fed.add((message.mode, message.exchange))
+        self._work.set()
+
+    # --- queries, called through a proxy ---
+
+    def latest(self, symbol: str, exchange: str | None) -> LatestPrice | None:
+        """Return the newest price of a symbol in the current mode, over all exchanges or of one."""
+        newest = self._memory.views[self._memory.mode].newest(symbol)
+        if exchange is not None:
+            price = newest.get(exchange)
+            return None if price is None else self._priced(symbol, exchange, price)
+        if not newest:
+            return None
+        name = max(newest, key=newest.__getitem__)
+        return self._priced(symbol, name, newest[name])
+
+    def latest_all(self) -> tuple[Mode, list[LatestPrice]]:
+        """Return the current mode and the newest price of every symbol and exchange."""
+        view = self._memory.views[self._memory.mode]
+        return self._memory.mode, [
+            self._priced(symbol, exchange, price)
+            for symbol in self._symbols
+            for exchange, price in sorted(view.newest(symbol).items())
+        ]
+
+    def summaries(self, symbol: str, exchange: str | None, span: Span) -> Summaries:
+        """Return what the ticks of a span (multiples of 100 ms, within the retention) amount to in the current mode."""
+        memory = self._memory
+        return Summaries(memory.mode, self._source(), memory.views[memory.mode].summaries(symbol, exchange, span))
+
+    def mode(self) -> Mode:
+        """Return the mode that queries see."""
+        return self._memory.mode
+
+    def set_mode(self, mode: Mode) -> None:
+        """Let queries see another mode from now on."""
+        self._memory.mode = mode
+
+    def reread(self) -> None:
+        """Read from Redis what other nodes may have written unheard. Raises Unavailable."""
+        if self._memory.redis_up:
+            self._read()
+
+    def redis_status(self) -> tuple[bool, str]:
+        """Tell whether Redis answers, and if not why."""
+        return self._memory.redis_up, self._memory.redis_error
+
+    def _priced(self, symbol: str, exchange: str, price: Newest) -> LatestPrice:
+        now = self._clock.now()
+        source = self._source() if now - price.refreshed < FRESH_MS else "memory"
+        stale = now - price.timestamp > FRESH_MS
+        return LatestPrice(symbol, exchange, price.price, price.timestamp, self._memory.mode, source, stale)
+
+    def _source(self) -> Source:
+        return "redis" if self._memory.redis_up else "memory"
+
+    # --- the flush ---
+
+    def _flush_for_ever(self) -> None:
+        while True:
+            self._work.wait()
+            self._work.clear()
+            if self._answered.is_set():
+                self._answered.clear()
+                self._return()
+            self._flush_waiting()
+
+    def _flush_waiting(self) -> None:
+        for mode in MODES:
+            waiting = self._memory.waiting[mode]
+            if waiting:
+                self._memory.waiting[mode] = {}
+                self._flush(mode, waiting)
+
+    def _flush(self, mode: Mode, waiting: Waiting) -> None:
+        view = self._memory.views[mode]
+        change = view.prepare(waiting, self._clock.now())
+        try:
+            if self._memory.redis_up:
+                self._redis.write(mode, _flush_of(change))
+                self._answers()
+        except Unavailable as error:
+            self._away(error)
+        finally:
+            view.apply(change)  # also when this greenlet is killed while it waits: nothing that was taken is lost
+
+    def _answers(self) -> None:
+        self._last_answer = self._clock.monotonic()
+
+    def _away(self, error: Unavailable) -> None:
+        self._memory.redis_up = False
+        self._memory.redis_error = str(error)
+        self._log.warning("redis is away; memory answers", reason=str(error))
+
+    # --- Redis coming and going ---
+
+    def _watch_for_ever(self) -> None:
+        attempt = 0
+        trimmed = self._clock.monotonic()
+        while True:
+            up = self._memory.redis_up
+            attempt = 0 if up else attempt + 1
+            gevent.sleep(1.0 if up else RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
+            try:
+                if not self._memory.redis_up:
+                    self._redis.ping()
+                    self._answered.set()
+                    self._work.set()
+                elif self._clock.monotonic() - self._last_answer > 1000:
+                    self._redis.ping()
+                    self._answers()
+            except Unavailable as error:
+                if self._memory.redis_up:
+                    self._away(error)
+            if self._clock.monotonic() - trimmed > TRIM_SECONDS * 1000:
+                trimmed = self._clock.monotonic()
+                self._trim()
+
+    def _trim(self) -> None:
+        oldest = self._clock.now() - self._retention
+        for mode, view in self._memory.views.items():
+            view.drop_before(oldest)
+            if self._memory.redis_up:
+                self._redis.sweep(mode)
+
+    def _return(self) -> None:
+        """Read what Redis has, write what it lacks, and use it again."""
+        if self._memory.redis_up:
+            return
+        try:
+            self._read()
+            slices = self._refill()
+        except Unavailable as error:
+            self._memory.redis_error = str(error)
+            return
+        self._answers()
+        self._memory.redis_up = True
+        self._memory.redis_error = ""
+        self._log.info("redis is used", refilled_slices=slices)
+
+    def _read(self) -> None:
+        now = self._clock.now()
+        for mode, view in self._memory.views.items():
+            latest = self._redis.read_latest(mode, self._symbols)
+            view.learn(self._change_of(Flush(latest, {})))
+            for exchange in self._exchanges:
+                series = self._redis.read_series(mode, exchange, now - self._retention)
+                if self._memory.redis_read:
+                    view.learn(Change({}, {exchange: series}))
+                else:
+                    view.add(exchange, series)
+        self._memory.redis_read = True
+
+    def _refill(self) -> int:
+        """Write all that this node's feeds brought, in pieces that leave room for others; return the slices."""
+        now = self._clock.now()
+        total = 0
+        for mode, exchange in sorted(self._memory.fed):
+            view = self._memory.views[mode]
+            latest = {
+                symbol: {exchange: Latest(price.price, price.timestamp)}
+                for symbol in self._symbols
+                if (price := view.newest(symbol).get(exchange)) and now - price.refreshed < FRESH_MS
+            }
+            self._redis.write(mode, Flush(latest, {}))
+            for slices in _pieces(view, exchange):
+                self._redis.write(mode, Flush({}, {exchange: slices}))
+                total += sum(len(records) for records in slices.values())
+        return total
+
+    def _change_of(self, flush: Flush) -> Change:
+        now = self._clock.now()
+        newest: dict[str, dict[str, Newest]] = {}
+        for symbol, prices in flush.latest.items():
+            for exchange, latest in prices.items():
+                newest.setdefault(exchange, {})[symbol] = Newest(latest.timestamp, 0, latest.price, now)
+        return Change(newest, flush.slices)
+
+
+def _flush_of(change: Change) -> Flush:
+    latest: dict[str, dict[str, Latest]] = {}
+    for exchange, newest in change.newest.items():
+        for symbol, price in newest.items():
+            latest.setdefault(symbol, {})[exchange] = Latest(price.price, price.timestamp)
+    return Flush(latest, change.slices)
+
+
+def _pieces(view: View, exchange: str) -> Iterator[Mapping[str, Mapping[int, bytes]]]:
+    """Yield the slices of an exchange, some thousand at a time."""
+    piece: dict[str, dict[int, bytes]] = {}
+    size = 0
+    for name, symbol, series in view.slices():
+        if name != exchange:
+            continue
+        records = dict(series.items())
+        piece[symbol] = records
+        size += len(records)
+        if size >= REFILL_SLICES:
+            yield piece
+            piece, size = {}, 0
+    if piece:
+        yield piece

@@ -1,0 +1,44 @@
+"""What MarketFlow's actors tell each other. A batch is the message: never a tick."""
+
+from typing import NamedTuple
+
+from marketflow.domain.folding import SliceBars
+from marketflow.domain.mode import Mode
+from marketflow.ports import Flush
+
+
+class Batch(NamedTuple):
+    """Whole lines as an exchange sent them."""
+
+    mode: Mode
+    exchange: str
+    order: int
+    """Place in the order of receipt: grows with every batch of an exchange, across restarts too."""
+    received_at: int
+    """Unix ms."""
+    lines: int
+    data: bytes
+
+
+class BarBatch(NamedTuple):
+    """The good ticks of one batch, folded into the bars of their slices."""
+
+    mode: Mode
+    exchange: str
+    bars: SliceBars
+    ticks: int
+    received_at: int
+    """Unix ms."""
+
+
+class Learn(NamedTuple):
+    """What another node has written to Redis."""
+
+    mode: Mode
+    flush: Flush
+
+
+class FollowMode(NamedTuple):
+    """Another node has switched the mode."""
+
+    mode: Mode

@@ -1,0 +1,291 @@
+"""The mode supervisor actor: which mode is in force, and which feeds this node reads in it."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gevent
+import msgspec
+import structlog
+from gevent.lock import BoundedSemaphore
+
+from actors.exchange import ExchangeActor
+from actors.messages import FollowMode, Learn
+from actors.runtime import (
+    ActorSystem,
+    Address,
+    Backoff,
+    ChildSpec,
+    GeventActor,
+    MailboxSpec,
+    Overflow,
+    UnknownPathError,
+)
+from marketflow.domain.mode import Mode
+from marketflow.errors import Unavailable
+from marketflow.ports import Clock, Cluster, Feed, FeedStatus, Flush, Meters, Switched
+
+RETRY = Backoff(initial=0.2, maximum=2.0, jitter=0.5)
+ATTEND_SECONDS = 1.0
+"""How often leases are renewed and the other nodes are told of this one."""
+CLOSE_SECONDS = 2.0
+PEERS_SECONDS = 2.0
+"""How long a switch waits for the other nodes to follow."""
+
+
+class NodeStatus(msgspec.Struct, array_like=True):
+    """What a node tells the others of itself: its mode, and the feeds that it reads."""
+
+    mode: Mode
+    feeds: dict[str, FeedStatus]
+
+
+class ModeMemory:
+    """What outlives a failure of the actor: the mode, and the feeds that this node has the lease of."""
+
+    def __init__(self, mode: Mode) -> None:
+        self.mode: Mode = mode
+        self.joined = False
+        """Whether the other nodes, if any, have been asked for their mode."""
+        self.closed = False
+        """Whether the node is being stopped: no feed is opened any more."""
+        self.owned: set[str] = set()
+        self.peers: dict[str, NodeStatus] = {}
+
+
+class ModeSupervisorActor(GeventActor):
+    """live | test as a state machine: feeds of the old mode are closed before queries see the new one."""
+
+    mailbox = MailboxSpec(bound=64, overflow=Overflow.HOLD)
+
+    def __init__(
+        self,
+        memory: ModeMemory,
+        system: ActorSystem,
+        feeds_path: str,
+        exchanges: Sequence[str],
+        make_feed: Callable[[Mode, str], Feed],
+        cluster: Cluster,
+        *,
+        alone: bool,
+        cache: Address[Any],
+        aggregator: Address[Any],
+        router: Address[Any],
+        clock: Clock,
+        meters: Meters,
+    ) -> None:
+        super().__init__()
+        self._memory = memory
+        self._system = system
+        self._feeds_path = feeds_path
+        self._exchanges = exchanges
+        self._make_feed = make_feed
+        self._cluster = cluster
+        self._alone = alone
+        self._cache = cache
+        self._cache_proxy = cache.proxy()
+        self._aggregator_proxy = aggregator.proxy()
+        self._router = router
+        self._clock = clock
+        self._meters = meters
+        self._changing = BoundedSemaphore()  # the feeds are changed by one at a time: a switch, or the lease round
+        self._log = structlog.get_logger("mode_supervisor").bind(actor="mode_supervisor")
+
+    def on_start(self) -> None:
+        """Take up the leases, and listen to the other nodes."""
+        self.spawn(self._attend_for_ever)
+        self.spawn(self._listen_for_ever)
+
+    def on_receive(self, message: FollowMode) -> None:
+        """Follow another node's switch."""
+        if message.mode != self._memory.mode:
+            self._put_in_force(message.mode)
+
+    # --- called through a proxy ---
+
+    def switch(self, mode: Mode) -> Switched:
+        """Put a mode in force on every node; return once it is."""
+        previous = self._memory.mode
+        if mode == previous:
+            return Switched(mode, previous, changed=False)
+        self._memory.joined = True
+        self._put_in_force(mode)
+        try:
+            self._cluster.write_mode(mode)
+            self._wait_for_peers(mode)
+        except Unavailable as error:
+            self._log.warning("the other nodes could not be told of the switch", mode=mode, reason=str(error))
+        return Switched(mode, previous, changed=True)
+
+    def feeds(self) -> dict[str, FeedStatus]:
+        """Return how each feed does, this node's and the other nodes'."""
+        known = {exchange: FeedStatus("connecting", None) for exchange in self._exchanges}
+        for peer in self._memory.peers.values():
+            if peer.mode == self._memory.mode:
+                known.update(peer.feeds)
+        known.update(self._own_feeds())
+        return {exchange: known[exchange] for exchange in self._exchanges}
+
+    def close_feeds(self) -> None:
+        """Stop reading, hand on what was read, and give the leases back."""
+        with self._changing:
+            self._memory.closed = True
+            self._close(list(self._memory.owned))
+        try:
+            self._cluster.withdraw()
+        except Unavailable as error:
+            self._log.info("the other nodes will notice by themselves that this one is gone", reason=str(error))
+
+    # --- the mode ---
+
+    def _put_in_force(self, mode: Mode) -> None:
+        with self._changing:
+            owned = sorted(self._memory.owned)
+            self._close(owned)
+            self._memory.mode = mode
+            self._cache_proxy.set_mode(mode).get(timeout=CLOSE_SECONDS)
+            self._log.info("mode in force", mode=mode)
+            try:
+                self._take_leases()
+                self._announce()
+            except Unavailable as error:
+                self._log.warning("leases cannot be taken; this node goes on with its feeds", reason=str(error))
+                for exchange in owned:
+                    self._open_feed(exchange)
+
+    def _wait_for_peers(self, mode: Mode) -> None:
+        deadline = self._clock.monotonic() + PEERS_SECONDS * 1000
+        while any(peer.mode != mode for peer in self._announce().values()):
+            if self._clock.monotonic() > deadline:
+                self._log.warning("not every node has followed in time", mode=mode)
+                return
+            gevent.sleep(0.02)
+
+    # --- the feeds of this node ---
+
+    def _attend_for_ever(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                if not self._memory.joined:
+                    self._join()
+                with self._changing:
+                    self._take_leases()
+                self._announce()
+                attempt = 0
+                gevent.sleep(ATTEND_SECONDS)
+            except Unavailable as error:
+                if attempt == 0:
+                    self._log.warning("leases cannot be renewed; feeds are kept", reason=str(error))
+                attempt += 1
+                with self._changing:
+                    self._keep_feeds()
+                gevent.sleep(RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
+
+    def _join(self) -> None:
+        """Follow the nodes that are there already; the first node brings its own mode."""
+        peers = self._announce()
+        mode = self._cluster.read_mode()
+        if peers and mode is not None:
+            if mode != self._memory.mode:
+                self._memory.mode = mode
+                self._cache_proxy.set_mode(mode).get(timeout=CLOSE_SECONDS)
+        else:
+            self._cluster.write_mode(self._memory.mode)
+        self._memory.joined = True
+
+    def _take_leases(self) -> None:
+        """Renew what is owned, take what is free, and start and stop the feeds accordingly."""
+        for exchange in self._exchanges:
+            try:
+                owned = self._cluster.lease(self._memory.mode, exchange)
+            except Unavailable:
+                self._keep_feeds()
+                raise
+            if owned:
+                self._open_feed(exchange)
+            elif exchange in self._memory.owned:
+                self._log.warning("another node reads this feed now", exchange=exchange)
+                self._close([exchange])
+
+    def _keep_feeds(self) -> None:
+        """Without Redis, whoever owns a feed keeps it, and a node that is alone owns them all."""
+        for exchange in self._exchanges if self._alone else sorted(self._memory.owned):
+            self._open_feed(exchange)
+
+    def _open_feed(self, exchange: str) -> None:
+        if self._memory.closed:
+            return
+        path = f"{self._feeds_path}/{exchange}"
+        if exchange in self._memory.owned:
+            try:
+                self._system.address(path)
+            except UnknownPathError:
+                pass  # a restart of this actor's siblings has swept it away
+            else:
+                return
+        self._memory.owned.add(exchange)
+        self._aggregator_proxy.adopt([exchange]).get(timeout=CLOSE_SECONDS)
+        mode = self._memory.mode
+        self._system.add_child(
+            self._feeds_path,
+            ChildSpec(
+                exchange,
+                ExchangeActor,
+                args=(exchange, mode, self._make_feed(mode, exchange), self._router, self._clock, self._meters),
+            ),
+        )
+
+    def _close(self, exchanges: Sequence[str]) -> None:
+        gevent.joinall([gevent.spawn(self._close_one, exchange) for exchange in exchanges])
+        for exchange in exchanges:
+            self._memory.owned.discard(exchange)
+
+    def _close_one(self, exchange: str) -> None:
+        path = f"{self._feeds_path}/{exchange}"
+        try:
+            address = self._system.address(path)
+        except UnknownPathError:
+            return
+        if not address.proxy().close(CLOSE_SECONDS).get(timeout=2 * CLOSE_SECONDS):
+            self._log.warning("feed not closed in time", exchange=exchange)
+        self._system.remove_child(path, timeout=CLOSE_SECONDS)
+        try:
+            self._cluster.release(self._memory.mode, exchange)
+        except Unavailable as error:
+            self._log.info("lease not released; it will lapse", exchange=exchange, reason=str(error))
+
+    def _own_feeds(self) -> dict[str, FeedStatus]:
+        asked = {}
+        for exchange in self._memory.owned:
+            try:
+                asked[exchange] = self._system.address(f"{self._feeds_path}/{exchange}").proxy().status()
+            except UnknownPathError:
+                continue
+        return {exchange: status.get(timeout=CLOSE_SECONDS) for exchange, status in asked.items()}
+
+    # --- the other nodes ---
+
+    def _announce(self) -> Mapping[str, NodeStatus]:
+        status = NodeStatus(self._memory.mode, self._own_feeds())
+        others = self._cluster.announce(msgspec.msgpack.encode(status))
+        self._memory.peers = {node: msgspec.msgpack.decode(told, type=NodeStatus) for node, told in others.items()}
+        return self._memory.peers
+
+    def _listen_for_ever(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                self._cluster.listen(self._hear_flush, self._hear_mode, self._hear_peers)
+            except Unavailable:
+                attempt += 1
+            gevent.sleep(RETRY.delay(min(attempt, 10), random.random()))  # noqa: S311  # jitter needs no secrecy
+
+    def _hear_flush(self, mode: Mode, flush: Flush) -> None:
+        self._cache.tell(Learn(mode, flush))
+
+    def _hear_mode(self, mode: Mode) -> None:
+        self.actor_ref.tell(FollowMode(mode))
+
+    def _hear_peers(self) -> None:
+        self._cache_proxy.reread().get()
