@@ -104,6 +104,11 @@ def _symbol(params: dict[str, Any]) -> str:
     return shown(params.get("symbol", params["name"]))
 
 
+def _named(req: falcon.Request) -> dict[str, str | None]:
+    """Return what the log calls a request."""
+    return {"request_id": req.context.get("request_id"), "method": shown(req.method), "path": shown(req.path)}
+
+
 def _no_data(req: falcon.Request, resp: falcon.Response, _error: Exception, params: dict[str, Any]) -> None:
     where = f" from {shown(params['name'])}" if "symbol" in params else ""
     when = "" if req.path.startswith("/prices/latest") else " in this period"
@@ -111,7 +116,7 @@ def _no_data(req: falcon.Request, resp: falcon.Response, _error: Exception, para
 
 
 def _unavailable(req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]) -> None:
-    _log.warning("request not answered", path=shown(req.path), reason=str(error))
+    _log.warning("request not answered", reason=str(error), **_named(req))
     resp.set_header("Retry-After", "1")
     _answer(resp, UNAVAILABLE, "Neither Redis, memory nor PostgreSQL can answer; GET /health says more")
 
@@ -138,5 +143,5 @@ def _falcon_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTP
 
 def _fault(req: falcon.Request, resp: falcon.Response, _error: Exception, _params: dict[str, Any]) -> None:
     """Answer a fault of our own: the log gets the traceback, the client a line."""
-    _log.exception("request failed", method=shown(req.method), path=shown(req.path))
+    _log.exception("request failed", **_named(req))
     _answer(resp, INTERNAL, "The failure is in the log of MarketFlow")

@@ -26,12 +26,12 @@ ALL_LATEST: Final = AllLatestBody(
     [
         LATEST_ON_EXCHANGE,
         LATEST,
-        LatestBody("BTCUSDT", "exchange3", 67011.5, 1763827200090, "live", "redis", False),
-        LatestBody("ETHUSDT", "exchange1", 3105.25, 1763827120000, "live", "redis", True),
+        LatestBody("BTCUSDT", "exchange3", 67021.0, 1763827200110, "live", "redis", False),
+        LatestBody("ETHUSDT", "exchange1", 3105.25, 1763827120124, "live", "memory", True),
     ],
 )
 
-HIGHEST: Final = ExtremeBody("BTCUSDT", "exchange2", 67100.0, 1763827199870, "30s", _30S, _TO, 4500, "live", "redis")
+HIGHEST: Final = ExtremeBody("BTCUSDT", "exchange2", 67100.0, 1763827199883, "30s", _30S, _TO, 4500, "live", "redis")
 HIGHEST_ON_EXCHANGE: Final = ExtremeBody(
     "BTCUSDT", "exchange1", 67090.0, 1763827185005, "1m", _1M, _TO, 3000, "live", "redis"
 )
@@ -39,8 +39,10 @@ LOWEST: Final = ExtremeBody("BTCUSDT", "exchange3", 66950.25, 1763827171010, "30
 LOWEST_ON_EXCHANGE: Final = ExtremeBody(
     "BTCUSDT", "exchange1", 66960.5, 1763827150005, "1m", _1M, _TO, 3000, "live", "redis"
 )
-AVERAGE: Final = AverageBody("BTCUSDT", None, 67012.5, "30s", _30S, _TO, 4500, "live", "redis")
-AVERAGE_ON_EXCHANGE: Final = AverageBody("BTCUSDT", "exchange1", 67012.5, "1m", _1M, _TO, 3000, "live", "redis")
+AVERAGE: Final = AverageBody("BTCUSDT", None, 67012.51205555556, "30s", _30S, _TO, 4500, "live", "redis")
+AVERAGE_ON_EXCHANGE: Final = AverageBody(
+    "BTCUSDT", "exchange1", 67012.50958333333, "1m", _1M, _TO, 3000, "live", "redis"
+)
 
 MODE: Final = ModeBody("live")
 SWITCHED_TO_TEST: Final = SwitchedBody("test", "live", True)
@@ -54,9 +56,9 @@ HEALTH: Final[dict[str, Any]] = {
         "redis": {"status": "ok"},
         "postgres": {"status": "ok"},
         "exchanges": {
-            "exchange1": {"status": "ok", "last_tick_age_ms": 18},
-            "exchange2": {"status": "ok", "last_tick_age_ms": 0},
-            "exchange3": {"status": "ok", "last_tick_age_ms": 33},
+            "exchange1": {"status": "ok", "last_tick_age_ms": 19},
+            "exchange2": {"status": "ok", "last_tick_age_ms": 1},
+            "exchange3": {"status": "ok", "last_tick_age_ms": 14},
         },
         "actors": {"status": "ok", "restarts": 0},
     },

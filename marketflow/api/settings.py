@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from marketflow.api.request_log import LogFormat
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
@@ -17,3 +19,5 @@ class ApiSettings:
     """Origins whose pages may read the API, or "*" alone; empty: none but its own."""
     max_body: int = 1024
     """Longest body of a request in bytes; no route needs one."""
+    request_log: LogFormat = "console"
+    """How the line of each request is written; "off" for levels above info."""
