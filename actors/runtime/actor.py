@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import gevent
 from pykka import ActorDeadError
@@ -46,6 +46,16 @@ class GeventActor(HookedActor):
     """
 
     mailbox: MailboxSpec = MailboxSpec()
+
+    @classmethod
+    def start(cls, *args: Any, **kwargs: Any) -> Address[Self]:
+        """Run alone, without a supervisor: as Pykka's `start`, with an address that dies with the actor."""
+        return cast("Address[Self]", super().start(*args, **kwargs))
+
+    @property
+    def actor_ref(self) -> Address[Self]:
+        """Its own address, which outlives it in a supervision tree."""
+        return self._own_cell().address
 
     def _own_cell(self) -> Cell:
         if self._cell is None:

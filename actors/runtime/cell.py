@@ -13,7 +13,6 @@ from gevent.event import Event
 from pykka import ActorDeadError, ActorRegistry
 
 from actors.runtime.address import Address
-from actors.runtime.errors import DeadlockError
 from actors.runtime.events import Cause, Failed, Failure, Lifecycle, Started, Stopped
 from actors.runtime.mailbox import EMPTY, Envelope, Internal, Mailbox, fail_reply
 from actors.runtime.pykka_hooks import StopRequest
@@ -202,6 +201,10 @@ class Cell:
         """Does a life go on, be it only starting or stopping?"""
         return self._greenlet is not None
 
+    def holds(self, greenlet: object) -> bool:
+        """Is it the actor's greenlet, or one that the actor spawned?"""
+        return self._greenlet is not None and self._greenlet in (greenlet, getattr(greenlet, "owner", None))
+
     # -- ends that are wanted
 
     def stop(self, timeout: float | None = None) -> list[str]:
@@ -212,8 +215,6 @@ class Cell:
         greenlet = self._greenlet
         if greenlet is None:
             return []
-        if gevent.getcurrent() is greenlet:
-            raise DeadlockError(f"{self.path} cannot wait for its own end")
         self._stopping = True
         self.state = State.STOPPING
         if self.actor is None:

@@ -103,6 +103,10 @@ class Supervisor:
         self.publish(Stopped(self.path))
         return late
 
+    def holds(self, greenlet: object) -> bool:
+        """Does one of the actors below run in it?"""
+        return any(node.holds(greenlet) for node in self.children.values())
+
     def close(self) -> None:
         """No life will follow, for none of the children. Idempotent."""
         for node in self.children.values():

@@ -14,7 +14,7 @@ from gevent.event import Event
 from actors.runtime.address import Address
 from actors.runtime.cell import Cell
 from actors.runtime.dead_letters import DeadLetters
-from actors.runtime.errors import StartError, UnknownPathError
+from actors.runtime.errors import DeadlockError, StartError, UnknownPathError
 from actors.runtime.events import DeadLettered, EventBus, Failure, Lifecycle, Subscriber
 from actors.runtime.mailbox import EMPTY
 from actors.runtime.specs import ChildSpec, SupervisorSpec
@@ -79,15 +79,22 @@ class ActorSystem:
     def add_child(self, path: str, spec: ChildSpec | SupervisorSpec) -> Address[Any] | None:
         """Add a child under the supervisor at `path`; its address, or None for a supervisor. Does not wait.
 
-        Before `start` it only joins the tree. Raises `UnknownPathError`, or `ValueError` if the name is taken.
+        Before `start` it only joins the tree. Raises `UnknownPathError`, `ValueError` if the name is taken,
+        `StartError` if the system stops.
         """
+        if self._stopping:
+            raise StartError("the system stops")
         node = self._supervisor(path).add(spec)
         return node.address if isinstance(node, Cell) else None
 
     def remove_child(self, path: str, timeout: float | None = None) -> StopReport:
-        """Stop the child at `path` for good and take it out of the tree. Raises `UnknownPathError`."""
+        """Stop the child at `path` for good and take it out of the tree.
+
+        Raises `UnknownPathError`, and `DeadlockError` in an actor that would wait for its own end.
+        """
         began = time.monotonic()
         node = self._find(path)
+        _refuse_from_within(node)
         parent, _, _ = path.rpartition("/")
         late = self._supervisor(parent).remove(node, timeout)
         return StopReport(tuple(late), time.monotonic() - began)
@@ -129,7 +136,11 @@ class ActorSystem:
             raise StartError(f"not running after {timeout} seconds: {', '.join(waiting)}")
 
     def stop(self, timeout: float | None = None) -> StopReport:
-        """Stop all, in reverse order, within `timeout` seconds; what is later is killed. Idempotent."""
+        """Stop all, in reverse order, within `timeout` seconds; what is later is killed. Idempotent.
+
+        Raises `DeadlockError` in one of its actors, which would wait for its own end.
+        """
+        _refuse_from_within(self._root)
         if self._stopping:
             self._stopped.wait()
         else:
@@ -174,6 +185,11 @@ class ActorSystem:
         logger.critical("The actor system gives up: %s", failure)
         self._take_down(None)
         self._on_give_up(failure)
+
+
+def _refuse_from_within(node: Cell | Supervisor) -> None:
+    if node.holds(gevent.getcurrent()):
+        raise DeadlockError(f"an actor at or below {node.path} cannot wait for its own end")
 
 
 def _describe(node: Cell | Supervisor, parent: str | None, offset: float) -> Iterator[ActorInfo]:

@@ -230,5 +230,5 @@ def test_close_fails_askers_and_held_senders_and_refuses_the_rest() -> None:
     ],
 )
 def test_a_spec_that_makes_no_sense_is_refused(spec: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="mailbox|conflate"):
+    with pytest.raises(ValueError, match=r"mailbox|conflate"):
         MailboxSpec(**spec)

@@ -16,6 +16,9 @@ from actors.runtime.mailbox import EMPTY, Mailbox
 Message = tuple[int, int]
 
 
+HOLDING = {Overflow.HOLD, Overflow.CONFLATE}
+
+
 class MailboxMachine(RuleBasedStateMachine):
     """Compares a mailbox with lists: what waits, who is held, what was lost."""
 
@@ -73,7 +76,7 @@ class MailboxMachine(RuleBasedStateMachine):
             return "dead"
         if self._conflates(message):
             return "sent"
-        if len(self.data) < self.bound:
+        if len(self.data) < self.bound or (self.from_within and self.overflow in HOLDING):
             self.data.append(message)
             return "sent"
         if self.overflow is Overflow.REJECT:
@@ -81,9 +84,6 @@ class MailboxMachine(RuleBasedStateMachine):
             return "rejected"
         if self.overflow is Overflow.DROP_OLDEST:
             self.expected_lost.append((self.data.pop(0), "dropped"))
-            self.data.append(message)
-            return "sent"
-        if self.from_within:
             self.data.append(message)
             return "sent"
         return "held"
