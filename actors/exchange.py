@@ -3,6 +3,7 @@
 import random
 from typing import Any, Literal
 
+import gevent
 import structlog
 from gevent.event import Event
 
@@ -103,6 +104,7 @@ class ExchangeActor(GeventActor):
                 self._meters.received(self._exchange, framer.too_long - too_long)
                 self._meters.rejected(self._exchange, "line_too_long", framer.too_long - too_long)
                 too_long = framer.too_long
+            gevent.sleep(0)  # a socket that always has more would keep all other greenlets waiting
         return received
 
     def _send(self, lines: bytes) -> None:
