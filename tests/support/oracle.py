@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -94,34 +94,49 @@ def _integer(digits: str) -> int | float:
 
 
 class Oracle:
-    """Remembers everything that each exchange sent and answers what MarketFlow must answer."""
+    """Remembers everything that each exchange sent and answers what MarketFlow must answer.
+
+    Bytes are only noted when they are sent, and read when an answer is wanted: a test at full speed is not held up.
+    """
 
     def __init__(self, symbols: Iterable[str] = SYMBOLS, max_skew: int = 60_000) -> None:
         self._symbols = frozenset(symbols)
         self._max_skew = max_skew
+        self._noted: deque[tuple[str, bytes | None, int]] = deque()
         self._unfinished: dict[str, bytes] = {}
-        self.received: Counter[str] = Counter()
-        self.rejected: Counter[tuple[str, str]] = Counter()
-        self.ticks: list[Tick] = []
-        """Accepted ticks; those of one exchange in order of receipt."""
+        self._received: Counter[str] = Counter()
+        self._rejected: Counter[tuple[str, str]] = Counter()
+        self._ticks: list[Tick] = []
 
     def sent(self, exchange: str, data: bytes, now: int) -> None:
         """Note bytes that an exchange sent on a connection at `now` (Unix ms); they may end in the middle of a line."""
-        *lines, rest = (self._unfinished.pop(exchange, b"") + data).split(b"\n")
-        self._unfinished[exchange] = rest
-        for line in lines:
-            self.received[exchange] += 1
-            read = read_line(line, self._symbols)
-            if isinstance(read, str):
-                self.rejected[exchange, read] += 1
-            elif abs(read[2] - now) > self._max_skew:
-                self.rejected[exchange, "bad_timestamp"] += 1
-            else:
-                self.ticks.append(Tick(exchange, *read))
+        self._noted.append((exchange, data, now))
 
     def cut(self, exchange: str) -> None:
         """Note that the connection ended: what was left of a line is lost, and was never a line."""
-        self._unfinished.pop(exchange, None)
+        self._noted.append((exchange, None, 0))
+
+    @property
+    def received(self) -> Counter[str]:
+        """Lines by exchange."""
+        self._read_noted()
+        return self._received
+
+    @property
+    def rejected(self) -> Counter[tuple[str, str]]:
+        """Rejected lines by exchange and reason."""
+        self._read_noted()
+        return self._rejected
+
+    @property
+    def ticks(self) -> list[Tick]:
+        """Accepted ticks; those of one exchange in order of receipt."""
+        self._read_noted()
+        return self._ticks
+
+    def accepted(self, exchange: str) -> int:
+        """Return the number of accepted ticks of an exchange."""
+        return self.received[exchange] - sum(n for (name, _), n in self.rejected.items() if name == exchange)
 
     def of(self, symbol: str, exchange: str | None = None, start: int = 0, end: int = 2**62) -> list[Tick]:
         """Return the ticks of a pair with `start <= time < end` (Unix ms), of one exchange or of all."""
@@ -148,3 +163,24 @@ class Oracle:
         for tick in self.ticks:
             groups.setdefault((tick.exchange, tick.symbol, tick.time - tick.time % interval), []).append(tick)
         return {key: row_of(ticks) for key, ticks in groups.items()}
+
+    def _read_noted(self) -> None:
+        while self._noted:
+            exchange, data, now = self._noted.popleft()
+            if data is None:
+                self._unfinished.pop(exchange, None)
+                continue
+            *lines, rest = (self._unfinished.pop(exchange, b"") + data).split(b"\n")
+            self._unfinished[exchange] = rest
+            for line in lines:
+                self._read_line(exchange, line, now)
+
+    def _read_line(self, exchange: str, line: bytes, now: int) -> None:
+        self._received[exchange] += 1
+        read = read_line(line, self._symbols)
+        if isinstance(read, str):
+            self._rejected[exchange, read] += 1
+        elif abs(read[2] - now) > self._max_skew:
+            self._rejected[exchange, "bad_timestamp"] += 1
+        else:
+            self._ticks.append(Tick(exchange, *read))
