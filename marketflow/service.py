@@ -127,7 +127,8 @@ class Service:
         """Run it once, to its end."""
         self._said.clear()
         self._ready.clear()
-        command = [*_setpriv(self._spec), *self._spec.command()]
+        prefix = with_parent(self._spec.stop_signals[0], self._spec.privileges)
+        command = [*prefix, *self._spec.command()]
         with self._lock:
             if self._stopping.is_set():
                 return None
@@ -152,13 +153,14 @@ class Service:
     def _heard(self, line: str) -> None:
         if not line:
             return
+        level = "debug" if self._stopping.is_set() else self._spec.level(line)
         self._said.append(line)
         if (match := self._spec.ready.search(line)) is not None and len(self._ready) < self._spec.ready_lines:
             self._ready.append(match)
             if len(self._ready) == self._spec.ready_lines:
                 _log.info("is ready", service=self._spec.name, pid=self.pid)
                 self._decided.set()
-        _log.log(_LEVELS[self._spec.level(line)], line, service=self._spec.name)
+        _log.log(_LEVELS[level], line, service=self._spec.name)
 
     def _last_words(self) -> str:
         """Return the line that says best why it ended."""
@@ -176,12 +178,13 @@ class Service:
 _LEVELS: Mapping[LineLevel, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def _setpriv(spec: Spec) -> list[str]:
-    """Return the prefix that makes the kernel stop the program with us."""
+def with_parent(last_signal: signal.Signals, privileges: Sequence[str] = ()) -> list[str]:
+    """Return what to put before a command line so that the kernel sends the program a signal when the thread that
+    starts it ends; `privileges` are more arguments for setpriv. Raises StartupError where there is no setpriv."""
     program = shutil.which("setpriv")
     if program is None:
         raise StartupError("the program setpriv (package util-linux) is needed and not there")
-    return [program, f"--pdeathsig={spec.stop_signals[0].name.removeprefix('SIG')}", *spec.privileges, "--"]
+    return [program, f"--pdeathsig={last_signal.name.removeprefix('SIG')}", *privileges, "--"]
 
 
 def _ended(status: int) -> str:

@@ -27,13 +27,15 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Mapping[st
         model_config = SettingsConfigDict(toml_file=file)
 
     try:
-        return Configured(**flags)  # type: ignore[arg-type]  # flags are checked by the validation that this is
+        read = Configured(**flags)  # type: ignore[arg-type]  # flags are checked by the validation that this is
     except ValidationError as error:
         raise ConfigurationError(_explain(error.errors()[0], flags, file)) from None
     except OSError as error:
         raise ConfigurationError(f"{file}: a readable TOML file is expected ({error.strerror})") from None
     except ValueError as error:
         raise ConfigurationError(f"{file}: TOML is expected: {error}") from None
+    # Of the public class, which can be pickled and knows no file any more.
+    return Settings.model_construct(**{name: getattr(read, name) for name in Settings.model_fields})
 
 
 def _config_file(config: Path | None) -> Path | None:

@@ -17,12 +17,12 @@ import structlog
 
 from marketflow.adapters.embedded.directory import stop_leftovers
 from marketflow.errors import StartupError
-from marketflow.service import LineLevel, Spec
+from marketflow.service import LineLevel, Spec, with_parent
 
 _log = structlog.get_logger(component="embedded")
 
 _VERSION = "18"
-_ROLE = "marketflow"
+_ROLE = "postgres"
 _ACCOUNTS = ("marketflow", "postgres", "nobody")
 """Who runs it when MarketFlow runs as root: the first of these that the machine knows."""
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
@@ -143,10 +143,9 @@ def _initialize(programs: Path, data: Path, account: _Account, privileges: Seque
         shutil.rmtree(fresh)
     _own(fresh, account)
     _log.info("creates a database", directory=str(data))
-    setpriv = shutil.which("setpriv") or "setpriv"
     arguments = ["-D", str(fresh), "-U", _ROLE, "--encoding=UTF8", "--locale=C", "--auth=trust"]
     done = subprocess.run(  # noqa: S603 - the wheel's own program, no shell
-        [setpriv, "--pdeathsig=TERM", *privileges, "--", str(programs / "initdb"), *arguments],
+        [*with_parent(signal.SIGTERM, privileges), str(programs / "initdb"), *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
@@ -187,4 +186,6 @@ def _level(line: str) -> LineLevel:
     severity = line.split(":", 1)[0]
     if severity == "PANIC":
         return "error"
-    return "warning" if severity in {"FATAL", "ERROR", "WARNING"} else "debug"
+    # While it starts or stops it tells each client so, who in turn tell us.
+    everyday = "the database system is" in line or "terminating connection" in line
+    return "warning" if severity in {"FATAL", "ERROR", "WARNING"} and not everyday else "debug"
