@@ -154,7 +154,7 @@ class NodeMarket:
 
     def ready(self) -> bool:
         """Tell whether prices can be served."""
-        return self.health()["status"] != "down"
+        return bool(self.health()["status"] != "down")
 
     def actors(self) -> list[dict[str, Any]]:
         """Return the supervision tree, parents before children."""

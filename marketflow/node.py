@@ -58,11 +58,13 @@ class Node:
         self,
         app: falcon.App[Any, Any],
         system: ActorSystem,
+        given_up: "_GivenUp",
         checks: Sequence[Callable[[], None]],
         shutdown: CoordinatedShutdown,
     ) -> None:
         self.app = app
         self._system = system
+        self._given_up = given_up
         self._checks = checks
         self._shutdown = shutdown
         self._log = structlog.get_logger("node")
@@ -77,6 +79,10 @@ class Node:
         self._system.start(timeout=START_SECONDS)
         self._log.info("node started")
 
+    def on_give_up(self, callback: Callable[[], None]) -> None:
+        """Call back once when supervision has given up."""
+        self._given_up.callback = callback
+
     def stop(self) -> None:
         """Close the feeds, let what was received reach Redis and PostgreSQL, and stop all actors."""
         for report in self._shutdown.run():
@@ -85,16 +91,19 @@ class Node:
         self._log.info("node stopped")
 
 
-def build(
-    settings: Settings,
-    endpoints: Endpoints,
-    generators: Sequence[Exchange],
-    on_give_up: Callable[[], None],
-) -> Node:
-    """Put a node together.
+class _GivenUp:
+    """What is to be done when supervision gives up."""
 
-    `generators` are the exchanges of test mode. `on_give_up` is called once, when supervision has given up.
-    """
+    def __init__(self) -> None:
+        self.callback: Callable[[], None] = lambda: None
+
+    def __call__(self, failure: Failure) -> None:
+        structlog.get_logger("node").critical("supervision gives up", reason=str(failure))
+        self.callback()
+
+
+def build(settings: Settings, endpoints: Endpoints) -> Node:
+    """Put a node together. `settings.testgen.exchanges` must say where the exchanges of test mode are."""
     symbols = settings.symbols.allowed
     exchanges = tuple(exchange.name for exchange in settings.live.exchanges)
     interval, max_skew = settings.aggregation.interval, settings.aggregation.max_skew
@@ -108,14 +117,11 @@ def build(
     cluster = RedisCluster(redis, new_node_name())
     prices = RedisPriceCache(redis, cluster, clock, series_retention=held + BLOCK_MS, max_skew=max_skew)
     store = PostgresStore(endpoints.postgres_dsn)
-    feed_of = _feeds({LIVE: settings.live.exchanges, TEST: generators})
+    feed_of = _feeds({LIVE: settings.live.exchanges, TEST: settings.testgen.exchanges})
 
-    def give_up(failure: Failure) -> None:
-        structlog.get_logger("node").critical("supervision gives up", reason=str(failure))
-        on_give_up()
-
+    given_up = _GivenUp()
     # In the order of dependence: what fails takes with it only what comes after it.
-    system = ActorSystem(SupervisorSpec("root", Strategy.REST_FOR_ONE), give_up)
+    system = ActorSystem(SupervisorSpec("root", Strategy.REST_FOR_ONE), given_up)
     cache = system.add_child(
         "root",
         ChildSpec(
@@ -197,7 +203,7 @@ def build(
             Phase("close clients", 0.5, [store.close, redis.close]),
         ]
     )
-    return Node(app, system, [lambda: check(redis), store.check], shutdown)
+    return Node(app, system, given_up, [lambda: check(redis), store.check], shutdown)
 
 
 def _feeds(exchanges: Mapping[Mode, Sequence[Exchange]]) -> Callable[[Mode, str], Feed]:
