@@ -60,7 +60,7 @@ def _console(write: Callable[[str | bytes], object], takes_bytes: bool) -> LogRe
 
     def log(request_id: str, method: str, path: str, status: int, duration_ms: float) -> None:
         line = (
-            f"{now.text()} [info     ] request                        "
+            f"{now.text()} [info     ] request "
             f"{method} {path} {status} duration_ms={duration_ms:.3f} request_id={request_id}"
         )
         write(line.encode() if takes_bytes else line)
@@ -83,4 +83,4 @@ class _Now:
         if second != self._second:
             self._second = second
             self._text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
-        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+        return f"{self._text}.{int((now - second) * 1_000_000):06d}Z"
