@@ -70,9 +70,10 @@ def _run(config: Path | None, host: str | None, port: str | None, mode: str | No
 def _archive(config: Path | None, output: Path) -> None:
     """Move rows past the retention to compressed CSV files in DIR, and drop them."""
     settings = _load(config, {})
-    from marketflow.server.archive import archive  # noqa: PLC0415 - as above
+    from marketflow.server.archive import run  # noqa: PLC0415 - as above
 
-    click.echo(archive(settings, output))
+    report = run(settings, output)
+    click.echo(f"{report.rows} rows archived: {len(report.files)} files with {report.bytes} bytes in {output}")
 
 
 def _load(config: Path | None, flags: dict[tuple[str, str], str | None]) -> Settings:

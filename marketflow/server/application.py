@@ -82,9 +82,15 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
         """There are no files of its own."""
 
 
-_TOLD_OTHERWISE = ("Shutting down: %s", "Reason: %s", "Worker (pid:%s) exited with code %s.")
+_NO_NEWS = (
+    # The parent says in one line why no worker can serve.
+    "Shutting down: %s",
+    "Reason: %s",
+    "Worker (pid:%s) exited with code %s.",
+    # A client's connection broke, which is the world's way and needs no traceback.
+    "Socket error processing request.",
+)
 
 
 def _tells_news(record: logging.LogRecord) -> bool:
-    """Leave out what gunicorn says when a worker cannot serve: the parent says why, in one line."""
-    return record.msg not in _TOLD_OTHERWISE
+    return record.msg not in _NO_NEWS

@@ -1,5 +1,6 @@
 """The gunicorn worker: hosts one node, is fair to all connections, and ends each of them cleanly."""
 
+import os
 import sys
 from contextlib import suppress
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import gevent
 import msgspec
+from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -75,8 +77,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 server.close()
             for client in list(self._clients):
                 with suppress(OSError):
-                    # What has arrived is still answered; who waits for a next request sees the end.
-                    client.shutdown(SHUT_RD)
+                    _end_input(client)
             pool.join(_LAST_REQUESTS_S)
         finally:
             self._node.stop()
@@ -138,3 +139,10 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             client.shutdown(SHUT_WR)
             while client.recv(65536):
                 pass
+
+
+def _end_input(client: socket) -> None:
+    """Let a connection read its end: what has arrived is still answered, and who waits for a next request stops
+    waiting. gevent's own shutdown would fail the waiting greenlet instead."""
+    with monkey.get_original("socket", "socket")(fileno=os.dup(client.fileno())) as native:
+        native.shutdown(SHUT_RD)

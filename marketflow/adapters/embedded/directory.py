@@ -22,6 +22,10 @@ _SOCKET_PATH_LIMIT = 107
 _LONGEST_NAME = len("/postgres/.s.PGSQL.5432.lock")
 
 
+class InUse(StartupError):
+    """Another MarketFlow has the data directory."""
+
+
 class DataDirectory:
     """A data directory that this process owns until it is released."""
 
@@ -30,7 +34,7 @@ class DataDirectory:
         self._lock: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Take it. Raises StartupError when another MarketFlow has it or it cannot be used."""
+        """Take it. Raises InUse when another MarketFlow has it, StartupError when it cannot be used."""
         try:
             # Root's PostgreSQL runs as another user, who must get through here.
             self.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
@@ -41,7 +45,7 @@ class DataDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise StartupError(f"another MarketFlow uses the data directory {self.path}") from None
+            raise InUse(f"another MarketFlow uses the data directory {self.path}") from None
         except OSError as error:
             lock.close()
             raise StartupError(f"the data directory {self.path} cannot be locked: {error.strerror}") from None

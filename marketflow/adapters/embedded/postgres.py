@@ -78,7 +78,12 @@ def postgres(data: Path, sockets: Path) -> tuple[Spec, str]:
         environment=_ENVIRONMENT,
         level=_level,
     )
-    return spec, f"postgresql:///postgres?host={quote(str(directory), safe='/')}&user={_ROLE}"
+    return spec, dsn(sockets)
+
+
+def dsn(sockets: Path) -> str:
+    """Return the DSN of a server with its socket below `sockets`."""
+    return f"postgresql:///postgres?host={quote(str(sockets / 'postgres'), safe='/')}&user={_ROLE}"
 
 
 class _Account(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import structlog
 
 from marketflow.adapters.embedded.directory import DataDirectory
-from marketflow.adapters.embedded.postgres import postgres
+from marketflow.adapters.embedded.postgres import dsn, postgres
 from marketflow.adapters.embedded.valkey import valkey
 from marketflow.errors import StartupError
 from marketflow.service import Service
@@ -28,6 +28,11 @@ class Endpoints(NamedTuple):
 
     def __repr__(self) -> str:
         return "Endpoints(...)"
+
+
+def running_postgres(data_dir: Path) -> str:
+    """Return the DSN of the PostgreSQL that another process runs on `data_dir`. Raises StartupError."""
+    return dsn(DataDirectory(data_dir.absolute()).sockets())
 
 
 class EmbeddedServers:
@@ -59,17 +64,17 @@ class EmbeddedServers:
         return endpoints
 
     def _start(self) -> Endpoints:
-        url = dsn = ""
+        redis_url = postgres_dsn = ""
         specs = {}
         if self._redis:
-            specs["redis"], url = valkey(self._directory.path / "valkey", self._directory.sockets())
+            specs["redis"], redis_url = valkey(self._directory.path / "valkey", self._directory.sockets())
         if self._postgres:
-            specs["postgres"], dsn = postgres(self._directory.path / "postgres", self._directory.sockets())
+            specs["postgres"], postgres_dsn = postgres(self._directory.path / "postgres", self._directory.sockets())
         for name, spec in specs.items():
             self.services[name] = Service(spec)
         for service in self.services.values():
             service.start()
-        return Endpoints(url, dsn)
+        return Endpoints(redis_url, postgres_dsn)
 
     def stop(self, timeout: float = _STOP_TIMEOUT_S) -> None:
         """Stop them, within `timeout` seconds and a moment, and give the data directory back. Harmless again."""
