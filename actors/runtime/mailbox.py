@@ -106,22 +106,21 @@ class Mailbox:
         self.consumer: Any = None
         """The greenlet that handles the messages: what it sends to itself is never held."""
         self.closed = False
-        self._drains = spec.drain
         self._path = path
         self._discard = discard
-        self._control: deque[Any] = deque()
-        self._data: deque[Any] | ConflatingQueue = deque()
+        self.control: deque[Any] = deque()
+        self.data: deque[Any] | ConflatingQueue = deque()
+        self.held: deque[_Held] = deque()
         self._bound = spec.bound
         """Where `put` leaves its fast path; -1, for always, once closed or if it conflates."""
         if spec.conflate_key is not None:
-            self._data = ConflatingQueue(_key_of_plain(spec.conflate_key))
+            self.data = ConflatingQueue(_key_of_plain(spec.conflate_key))
             self._bound = -1
-        self._held: deque[_Held] = deque()
         self._idle: Waiter[None] | None = None
         self._streak = 0
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self.data)
 
     # -- senders
 
@@ -130,7 +129,7 @@ class Mailbox:
 
         Raises `ActorDeadError` if closed, `pykka.Timeout` if held too long, `MailboxFullError` if rejected.
         """
-        data = self._data
+        data = self.data
         if len(data) >= self._bound:
             self._overflow(message, timeout)
             return
@@ -143,18 +142,18 @@ class Mailbox:
         if self.closed:
             self._dead(item, "dead")
             raise ActorDeadError(f"{self._path} is stopped")
-        self._control.append(item)
+        self.control.append(item)
         if self._idle is not None:
             self._wake()
 
     def put_last(self, item: Any) -> None:
         """Put at the end of the data lane, whatever the bound: for the consumer's own marks."""
-        self._data.append(item)
+        self.data.append(item)
         if self._idle is not None:
             self._wake()
 
     def _overflow(self, message: Any, timeout: float | None) -> None:
-        data = self._data
+        data = self.data
         overflow = self.spec.overflow
         if self.closed:
             self._dead(message, "dead")
@@ -175,7 +174,7 @@ class Mailbox:
             self._hold(message, timeout)
 
     def _has_room_for(self, message: Any) -> bool:
-        data = self._data
+        data = self.data
         return len(data) < self.spec.bound or (isinstance(data, ConflatingQueue) and data.has(message))
 
     def _hold(self, message: Any, timeout: float | None) -> None:
@@ -184,7 +183,7 @@ class Mailbox:
         if limit is not None and limit <= 0:
             raise Timeout(f"{self._path} is full")
         held = _Held(message)
-        self._held.append(held)
+        self.held.append(held)
         try:
             with gevent.Timeout(limit) as timer:
                 held.waiter.get()
@@ -195,7 +194,7 @@ class Mailbox:
                 raise Timeout(f"{self._path} was full for {limit} seconds") from None
         finally:
             if held.admitted is None:
-                self._held.remove(held)
+                self.held.remove(held)
         if not held.admitted:
             self._dead(message, "dead")
             raise ActorDeadError(f"{self._path} stopped before there was room")
@@ -203,11 +202,11 @@ class Mailbox:
     def _dead(self, item: Any, reason: str) -> None:
         self._discard(item.message if type(item) is Envelope else item, reason)
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         """Let held senders in, oldest first, while there is room."""
-        while self._held and len(self._data) < self.spec.bound:
-            held = self._held.popleft()
-            self._data.append(held.message)
+        while self.held and len(self.data) < self.spec.bound:
+            held = self.held.popleft()
+            self.data.append(held.message)
             held.release(admitted=True)
 
     def _wake(self) -> None:
@@ -220,15 +219,15 @@ class Mailbox:
 
     def take(self) -> Any:
         """The next item, control first, or `EMPTY`. A `Batch` if the spec drains."""
-        if self._control and (self._streak < FAIR_AFTER or not self._data):
+        if self.control and (self._streak < FAIR_AFTER or not self.data):
             self._streak += 1
-            return self._control.popleft()
+            return self.control.popleft()
         self._streak = 0
-        if not self._data:
+        if not self.data:
             return EMPTY
-        item = self._take_batch() if self._drains else self._data.popleft()
-        if self._held:
-            self._admit()
+        item = self._take_batch() if self.spec.drain else self.data.popleft()
+        if self.held:
+            self.admit()
         return item
 
     def wait(self) -> None:
@@ -241,7 +240,7 @@ class Mailbox:
             self._idle = None
 
     def _take_batch(self) -> Any:
-        data = self._data
+        data = self.data
         if SINGLE.isdisjoint(map(type, data)):
             batch = Batch(data)
             data.clear()
@@ -261,7 +260,7 @@ class Mailbox:
     @property
     def quiet(self) -> bool:
         """Nothing waits in the data lane, nor to get into it."""
-        return not self._data and not self._held
+        return not self.data and not self.held
 
     def close(self) -> None:
         """Refuse what comes; fail what waits. Askers and held senders get `ActorDeadError`. Idempotent."""
@@ -269,15 +268,15 @@ class Mailbox:
             return
         self.closed = True
         self._bound = -1
-        left = [*self._control, *self._data]
-        self._control.clear()
-        self._data.clear()
+        left = [*self.control, *self.data]
+        self.control.clear()
+        self.data.clear()
         for item in left:
             if type(item) is Envelope:
                 fail_reply(item, ActorDeadError(f"{self._path} stopped before handling the message"))
             self._dead(item, "stopped")
-        while self._held:
-            self._held.popleft().release(admitted=False)
+        while self.held:
+            self.held.popleft().release(admitted=False)
 
 
 def _key_of_plain(key: Callable[[Any], Hashable | None]) -> Callable[[Any], Hashable | None]:

@@ -474,6 +474,7 @@ def test_death_watch_of_one_already_dead(world: World) -> None:
     watcher.ask(watching(watched), timeout=1)
     world.wait_until(lambda: any(isinstance(note, Terminated) for note in world.notes))
     (terminated,) = [note for note in world.notes if isinstance(note, Terminated)]
+    assert terminated.reason is not None
     assert isinstance(terminated.reason.exception, ValueError)
 
 
