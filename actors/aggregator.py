@@ -87,12 +87,23 @@ class AggregatorActor(GeventActor):
 
     # --- called through a proxy ---
 
-    def adopt(self, exchanges: Sequence[str]) -> None:
-        """Take up the windows that earlier runs, or a node that is gone, left of these exchanges."""
+    def adopt(self, exchange: str, *, afresh: bool) -> None:
+        """Take up the windows that earlier runs, or a node that is gone, left of an exchange.
+
+        `afresh`: another node may have gone on with windows that this one knew; what is journalled is right then.
+        """
         for mode in MODES:
-            for exchange in exchanges:
+            book = self._memory.book(mode, exchange)
+            if afresh and book.is_journalled():
+                del self._memory.books[mode, exchange]
                 self._memory.book(mode, exchange)
         self._changed.set()
+
+    def abandon(self, mode: Mode, exchange: str) -> None:
+        """Leave the windows of a feed to another node, which has taken them up from the journal."""
+        book = self._memory.books.pop((mode, exchange), None)
+        if book is not None and not book.is_journalled():
+            self._log.error("ticks lost: this node lost its lease before they were journalled", exchange=exchange)
 
     def waiting(self, mode: Mode, symbol: str, start: int, end: int) -> dict[str, tuple[Summary, list[int]]]:
         """Return, by exchange, what the windows in memory that start in [start, end) amount to, and their starts."""

@@ -207,6 +207,7 @@ class ModeSupervisorActor(GeventActor):
             elif exchange in self._memory.owned:
                 self._log.warning("another node reads this feed now", exchange=exchange)
                 self._close([exchange])
+                self._aggregator_proxy.abandon(self._memory.mode, exchange).get(timeout=CLOSE_SECONDS)
 
     def _keep_feeds(self) -> None:
         """Without Redis, whoever owns a feed keeps it, and a node that is alone owns them all."""
@@ -224,9 +225,11 @@ class ModeSupervisorActor(GeventActor):
                 pass  # a restart of this actor's siblings has swept it away
             else:
                 return
-        self._memory.owned.add(exchange)
-        self._aggregator_proxy.adopt([exchange]).get(timeout=CLOSE_SECONDS)
         mode = self._memory.mode
+        if not self._alone:  # another node may have read this feed until now
+            self._cache_proxy.reread(mode, exchange).get(timeout=CLOSE_SECONDS)
+        self._aggregator_proxy.adopt(exchange, afresh=not self._alone).get(timeout=CLOSE_SECONDS)
+        self._memory.owned.add(exchange)
         self._system.add_child(
             self._feeds_path,
             ChildSpec(
@@ -288,4 +291,4 @@ class ModeSupervisorActor(GeventActor):
         self.actor_ref.tell(FollowMode(mode))
 
     def _hear_peers(self) -> None:
-        self._cache_proxy.reread().get()
+        self._cache_proxy.reread_all().get()

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -28,8 +29,7 @@ def configure(level: Level = "info", format: Format = "console") -> None:  # noq
     least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamp,
         _redact,
     ]
     renderer = _json_renderers() if format == "json" else _console_renderers()
@@ -48,6 +48,13 @@ def configure(level: Level = "info", format: Format = "console") -> None:  # noq
     logging.captureWarnings(capture=True)
 
 
+def _stamp(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
+    """Add level and time, of which the encoder makes RFC 3339; cheaper than structlog's own, as every request pays it."""
+    event["level"] = level
+    event["timestamp"] = datetime.now(UTC)
+    return event
+
+
 def _json_renderers() -> list[Processor]:
     encode = msgspec.json.Encoder(enc_hook=repr).encode
 
@@ -63,6 +70,7 @@ def _console_renderers() -> list[Processor]:
     )
 
     def render(logger: WrappedLogger, name: str, event: EventDict) -> bytes:
+        event["timestamp"] = event["timestamp"].isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
         return str(console(logger, name, event)).encode("utf-8", "backslashreplace")
 
     return [_exception_as_text, _redact_exception, render]
@@ -94,12 +102,11 @@ class _Handler(logging.Handler):
 
     def __init__(self, shared: list[Processor], renderer: list[Processor]) -> None:
         super().__init__()
-        self._processors = [processor for processor in shared if processor is not structlog.processors.add_log_level]
-        self._processors += renderer
+        self._processors = [*shared, *renderer]
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            event: Any = {"event": record.getMessage(), "logger": record.name, "level": record.levelname.lower()}
+            event: Any = {"event": record.getMessage(), "logger": record.name}
             if record.exc_info:
                 event["exc_info"] = record.exc_info
             for processor in self._processors:

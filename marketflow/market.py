@@ -171,8 +171,7 @@ class NodeMarket:
         mode, prices = self.latest_all()
         tree = self._system.tree()
         broken = sorted(actor.path for actor in tree if actor.state != "running")
-        in_flight = {exchange: counts.in_flight for exchange, counts in self._meters.feeds.items()}
-        counts_hold = all(lines >= 0 for lines in in_flight.values())
+        counts_hold = self._meters.hold()
         components: dict[str, Any] = {
             "redis": {"status": "ok"} if redis_up else {"status": "down", "reason": redis_error},
             "postgres": {"status": "ok"} if store_up else {"status": "down", "reason": store_error},
@@ -184,14 +183,7 @@ class NodeMarket:
                 "restarts": sum(actor.restarts for actor in tree),
                 "not_running": broken,
             },
-            "ticks": {
-                "status": "ok" if counts_hold else "violated",
-                "received": sum(counts.received for counts in self._meters.feeds.values()),
-                "rejected": sum(sum(counts.rejected.values()) for counts in self._meters.feeds.values()),
-                "aggregated": sum(counts.aggregated for counts in self._meters.feeds.values()),
-                "failed": sum(counts.failed for counts in self._meters.feeds.values()),
-                "in_flight": sum(in_flight.values()),
-            },
+            "ticks": {"status": "ok" if counts_hold else "violated", **self._meters.totals()},
         }
         components["postgres"]["windows_waiting"] = waiting
         whole = redis_up and store_up and counts_hold and not broken

@@ -13,21 +13,30 @@ from marketflow.ports import Clock
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
-class FeedCounts:
-    """The counts of one exchange since the start."""
+QUIET_MS = 5_000
+"""Lines that are still in flight so long after the last receipt have been lost: the counts do not hold."""
 
-    __slots__ = ("aggregated", "failed", "received", "rejected")
+
+class FeedCounts:
+    """The counts of one exchange since the start, and when (monotonic ms) the last lines were received."""
+
+    __slots__ = ("aggregated", "failed", "last_received", "received", "rejected")
 
     def __init__(self) -> None:
         self.received = 0
         self.rejected: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self.aggregated = 0
         self.failed = 0
+        self.last_received = 0
 
     @property
     def in_flight(self) -> int:
         """Lines that were received and are neither rejected, aggregated nor lost yet; never negative."""
         return self.received - sum(self.rejected.values()) - self.aggregated - self.failed
+
+    def hold(self, monotonic: int) -> bool:
+        """Tell whether received = rejected + aggregated + failed, but for what is on its way at `monotonic` (ms)."""
+        return self.in_flight == 0 or (self.in_flight > 0 and monotonic - self.last_received < QUIET_MS)
 
 
 class NodeMeters:
@@ -46,9 +55,27 @@ class NodeMeters:
         )
         registry.register(_FeedCollector(self.feeds))
 
+    def hold(self) -> bool:
+        """Tell whether the counts of every exchange hold."""
+        now = self._clock.monotonic()
+        return all(counts.hold(now) for counts in self.feeds.values())
+
+    def totals(self) -> dict[str, int]:
+        """Return the counts over all exchanges."""
+        feeds = self.feeds.values()
+        return {
+            "received": sum(counts.received for counts in feeds),
+            "rejected": sum(sum(counts.rejected.values()) for counts in feeds),
+            "aggregated": sum(counts.aggregated for counts in feeds),
+            "failed": sum(counts.failed for counts in feeds),
+            "in_flight": sum(counts.in_flight for counts in feeds),
+        }
+
     def received(self, exchange: str, lines: int) -> None:
         """Count whole lines received."""
-        self.feeds[exchange].received += lines
+        counts = self.feeds[exchange]
+        counts.received += lines
+        counts.last_received = self._clock.monotonic()
 
     def rejected(self, exchange: str, reason: Reason, lines: int) -> None:
         """Count lines rejected as bad."""

@@ -166,6 +166,10 @@ class Book:
             group.to_journal = set()
         return taken
 
+    def is_journalled(self) -> bool:
+        """Tell whether the journal has everything that the book has."""
+        return self.journal_known and not any(group.to_journal for group in self._groups.values())
+
     def untake(self, keys: Mapping[WindowKey, bytes]) -> None:
         """Mark windows as still to be journalled."""
         for key in keys:
