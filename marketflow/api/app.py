@@ -35,7 +35,7 @@ def create_app(
         origins = "*" if settings.cors_origins == ("*",) else list(settings.cors_origins)
         app.add_middleware(falcon.CORSMiddleware(allow_origins=origins, expose_headers=["X-Request-ID"]))
     add_error_handlers(app, settings)
-    context = Context(market, Guard(settings.admin_token), document(ROUTES, settings))
+    context = Context(market, Guard(settings.admin_token), document(ROUTES, settings, market.retention))
     for route in ROUTES:
         app.add_route(route.template, route.make(context))
     app.add_static_route("/docs/static", STATIC)

@@ -14,8 +14,9 @@ from marketflow.api.errors import PROBLEM_JSON, ProblemType
 from marketflow.api.operations import JSON, Answer, Operation, Route
 from marketflow.api.resources import DEFAULT_PERIOD
 from marketflow.api.settings import ApiSettings
+from marketflow.domain.period import format_duration, parse_duration
 
-PERIOD_PATTERN: Final = "^[0-9]{1,12}(s|m|h|d)$"
+_MOST_CHOICES: Final = 50
 
 _SCHEMAS: Final = "#/components/schemas/{name}"
 
@@ -36,8 +37,8 @@ _DETAILS: Final = {
 }
 
 
-def document(routes: Iterable[Route], settings: ApiSettings) -> bytes:
-    """Return the document that describes the routes, as JSON."""
+def document(routes: Iterable[Route], settings: ApiSettings, retention: int) -> bytes:
+    """Return the document that describes the routes, as JSON. The retention is in milliseconds."""
     routes = tuple(routes)
     structs = {answer.body for route in routes for answer in route.operation.answers if answer.body is not None}
     _, schemas = msgspec.json.schema_components(
@@ -62,7 +63,7 @@ def document(routes: Iterable[Route], settings: ApiSettings) -> bytes:
         "paths": {route.path: {route.operation.method: _operation(route.path, route.operation)} for route in routes},
         "components": {
             "schemas": schemas,
-            "parameters": _parameters(settings),
+            "parameters": _parameters(settings, retention),
             "headers": {
                 "RequestId": {
                     "description": "Id of the request in the log: the X-Request-ID that was sent, or a new one",
@@ -81,32 +82,59 @@ def document(routes: Iterable[Route], settings: ApiSettings) -> bytes:
     return msgspec.json.encode(description)
 
 
-def _parameters(settings: ApiSettings) -> dict[str, Any]:
+def _parameters(settings: ApiSettings, retention: int) -> dict[str, Any]:
     return {
         "symbol": {
             "name": "symbol",
             "in": "path",
             "required": True,
             "description": "Trading pair, upper case",
-            "schema": {"type": "string", "minLength": 1, "examples": list(settings.symbols[:1])},
-            "examples": {name: {"value": name} for name in settings.symbols[:8]},
+            "schema": _one_of(settings.symbols),
         },
         "exchange": {
             "name": "exchange",
             "in": "path",
             "required": True,
             "description": "Name of an exchange, as configured",
-            "schema": {"type": "string", "minLength": 1},
-            "examples": {name: {"value": name} for name in settings.exchanges[:8]},
+            "schema": _one_of(settings.exchanges),
         },
         "period": {
             "name": "period",
             "in": "query",
-            "description": "How far back from now: an integer and s, m, h or d, from 1s to the retention",
-            "schema": {"type": "string", "pattern": PERIOD_PATTERN, "default": DEFAULT_PERIOD},
+            "description": "How far back from now: an integer and s, m, h or d, "
+            f"from 1s to the retention, {format_duration(retention)}",
+            "schema": {
+                "type": "string",
+                "pattern": period_pattern(retention),
+                "maxLength": 13,
+                "default": DEFAULT_PERIOD,
+            },
             "examples": {value: {"value": value} for value in ("1s", "30s", "5m", "1h", "7d")},
         },
     }
+
+
+def _one_of(names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the schema of a name: a list to choose from, unless it would be too long to choose from."""
+    return {"type": "string", "minLength": 1} | ({"enum": list(names)} if len(names) <= _MOST_CHOICES else {})
+
+
+def period_pattern(retention: int) -> str:
+    """Return the regular expression of the periods of 1s to the retention (ms): as exact as the API's own check."""
+    units = ((unit, retention // parse_duration(f"1{unit}")) for unit in "smhd")
+    return "^0*(" + "|".join(f"({_up_to(most)}){unit}" for unit, most in units if most) + ")$"
+
+
+def _up_to(most: int) -> str:
+    """Return a regular expression of the integers from 1 to `most`: those with fewer digits, those that are less at the
+    first, second, … digit, and `most` itself."""
+    digits = str(most)
+    choices = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"] if len(digits) > 1 else []
+    for at, digit in enumerate(digits):
+        least = 0 if at else 1
+        if int(digit) > least:
+            choices.append(f"{digits[:at]}[{least}-{int(digit) - 1}][0-9]{{{len(digits) - at - 1}}}")
+    return "|".join([*choices, digits])
 
 
 def _operation(path: str, operation: Operation) -> dict[str, Any]:

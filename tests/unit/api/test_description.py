@@ -8,13 +8,18 @@ from typing import Any
 import falcon.inspect
 import pytest
 from falcon import testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from marketflow import __version__
+from marketflow.api import ApiSettings, create_app
 from marketflow.api.docs_page import STATIC
 from marketflow.api.errors import PROBLEM_TYPES
+from marketflow.api.openapi import period_pattern
 from marketflow.api.routes import ROUTES
+from marketflow.domain.period import parse_period
 from tests.support.market import EXCHANGES, SYMBOLS, MemoryMarket
 
 
@@ -78,6 +83,33 @@ def test_examples_fit_their_schemas(document: dict[str, Any]) -> None:
                         OAS31Validator(schema).validate(example["value"])
                         checked += 1
     assert checked > 100
+
+
+@settings(max_examples=500)
+@given(
+    text=st.one_of(
+        st.from_regex(r"[0-9]{1,13}[smhdw]", fullmatch=True),
+        st.builds("{}{}{}".format, st.sampled_from(["", "0", "000"]), st.integers(0, 400), st.sampled_from("smhd")),
+        st.builds("{}s".format, st.integers(30_000_000, 33_000_000)),
+        st.text(max_size=4),
+    ),
+    retention=st.sampled_from([1_000, 59_000, 60_000, 7_200_000, 86_400_000, 31_536_000_000, 31_536_001_000]),
+)
+def test_the_pattern_of_a_period_accepts_what_the_api_accepts(text: str, retention: int) -> None:
+    try:
+        parse_period(text, retention)
+        accepted = True
+    except ValueError:
+        accepted = False
+    assert (re.fullmatch(period_pattern(retention), text) is not None and len(text) <= 13) == accepted
+
+
+def test_many_symbols_are_not_listed(market: MemoryMarket) -> None:
+    names = tuple(f"S{number}USDT" for number in range(51))
+    client = testing.TestClient(create_app(market, ApiSettings(symbols=names, exchanges=names[:50], request_log="off")))
+    parameters = client.simulate_get("/openapi.json").json["components"]["parameters"]
+    assert "enum" not in parameters["symbol"]["schema"]
+    assert parameters["exchange"]["schema"]["enum"] == list(names[:50])
 
 
 def test_every_operation_has_examples_of_its_problems(document: dict[str, Any]) -> None:
