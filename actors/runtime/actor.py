@@ -148,6 +148,8 @@ class GeventActor(HookedActor):
             failure = Failure(_cause(error, Cause.IDLE) if cell.started_at else Cause.START, error)
         self._release()
         failure = self._last_words(failure)
+        if failure is not None and isinstance(failure.exception, KeyboardInterrupt):
+            raise failure.exception  # it is meant for the program; gevent hands it to the main greenlet
         return failure
 
     def _release(self) -> None:

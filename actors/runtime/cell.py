@@ -97,7 +97,8 @@ class Cell:
         self.handled = 0
         self.failures = 0
         self.restarts = 0
-        self.last_failure: Failure | None = None
+        self.last_failure: str | None = None
+        # In words: the exception itself would keep the whole failed actor in memory.
         self.started_at = 0.0
         """When `on_start` was done (monotonic seconds); 0 before."""
         self.attempts = 0
@@ -163,8 +164,10 @@ class Cell:
     def _on_end(self, ended: Any) -> None:
         if self._greenlet is not None and ended is self._greenlet:
             outcome = ended.value
-            # Neither: it was killed before its first step.
-            self._end(outcome if outcome is None or isinstance(outcome, Failure) else Failure(Cause.KILLED))
+            if not isinstance(outcome, Failure) and (outcome is not None or not ended.successful()):
+                # It was killed before its first step, or went on to interrupt the program.
+                outcome = Failure(Cause.KILLED, ended.exception)
+            self._end(outcome)
 
     def _end(self, failure: Failure | None) -> None:
         actor, self.actor = self.actor, None
@@ -178,7 +181,7 @@ class Cell:
         self.state = State.STOPPED if failure is None else State.FAILED
         if failure is not None and not self._stopping:
             self.failures += 1
-            self.last_failure = failure
+            self.last_failure = str(failure)
         if self.keeper is None:
             if actor is not None:
                 ActorRegistry.unregister(actor.actor_ref)

@@ -21,7 +21,7 @@ class DeadLetter:
 class DeadLetters:
     """Counts for ever, keeps the last `keep` only."""
 
-    def __init__(self, keep: int = 100) -> None:
+    def __init__(self, keep: int = 32) -> None:
         self.counts: Counter[str] = Counter()
         self._last: deque[DeadLetter] = deque(maxlen=keep)
 

@@ -41,7 +41,7 @@ class Supervisor:
         self.failure: Failure | None = None
         self.failures = 0
         self.restarts = 0
-        self.last_failure: Failure | None = None
+        self.last_failure: str | None = None
         self.started_at = 0.0
         self.attempts = 0
         self.alive = False
@@ -173,7 +173,7 @@ class Supervisor:
             failure = ended.value
             self.failure = failure if isinstance(failure, Failure) else Failure(Cause.KILLED, ended.exception)
             self.failures += 1
-            self.last_failure = self.failure
+            self.last_failure = str(self.failure)
             self.state = State.FAILED
             self._keeper.child_ended(self, self.failure)
             self.settled.set()
@@ -228,9 +228,9 @@ class Supervisor:
             if node.alive:
                 for path in node.stop():
                     logger.warning("%s did not stop in time for its restart", path)
-                if _temporary(node):
-                    plan.pending.remove(node)
-                    self._retire(node)
+            if _temporary(node):
+                plan.pending.remove(node)
+                self._retire(node)
         for node in plan.pending:
             if node.state is not State.NEW:
                 node.state = State.RESTARTING

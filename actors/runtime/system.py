@@ -6,13 +6,13 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import gevent
 from gevent.event import Event
 
 from actors.runtime.address import Address
-from actors.runtime.cell import Cell
+from actors.runtime.cell import Cell, State
 from actors.runtime.dead_letters import DeadLetters
 from actors.runtime.errors import DeadlockError, StartError, UnknownPathError
 from actors.runtime.events import DeadLettered, EventBus, Failure, Lifecycle, Subscriber
@@ -76,6 +76,12 @@ class ActorSystem:
             raise UnknownPathError(f"{path!r} is a supervisor: it has no address")
         return node.address
 
+    @overload
+    def add_child(self, path: str, spec: ChildSpec) -> Address[Any]: ...
+
+    @overload
+    def add_child(self, path: str, spec: SupervisorSpec) -> None: ...
+
     def add_child(self, path: str, spec: ChildSpec | SupervisorSpec) -> Address[Any] | None:
         """Add a child under the supervisor at `path`; its address, or None for a supervisor. Does not wait.
 
@@ -123,17 +129,18 @@ class ActorSystem:
     def start(self, timeout: float | None = None) -> None:
         """Start all, in order, and wait until all runs. A system starts once.
 
-        Raises `StartError` if the root gave up, or after `timeout` seconds (what has started runs on: stop it).
+        Raises `StartError` if the root gave up, if it was stopped meanwhile, or after `timeout` seconds (what
+        has started by then runs on: stop it).
         """
         if self._root.alive or self._stopping or self._gave_up:
             raise StartError("a system starts once")
         self._root.launch()
-        in_time = self._root.settled.wait(timeout)
+        self._root.settled.wait(timeout)
         if self._gave_up is not None:
             raise StartError(f"gave up: {self._gave_up}") from self._gave_up.exception
-        if not in_time:
-            waiting = [info.path for info in self.tree() if info.state != "running"]
-            raise StartError(f"not running after {timeout} seconds: {', '.join(waiting)}")
+        if self._root.state is not State.RUNNING:
+            waiting = [info.path for info in self.tree() if info.state != State.RUNNING.value]
+            raise StartError(f"not running in time: {', '.join(waiting)}")
 
     def stop(self, timeout: float | None = None) -> StopReport:
         """Stop all, in reverse order, within `timeout` seconds; what is later is killed. Idempotent.
@@ -207,7 +214,7 @@ def _describe(node: Cell | Supervisor, parent: str | None, offset: float) -> Ite
         restarts=node.restarts,
         last_message_at=cell.began + offset if cell and (cell.handled or cell.current is not EMPTY) else None,
         busy_seconds=cell.busy + cell.in_hand if cell else 0.0,
-        last_failure=None if node.last_failure is None else str(node.last_failure),
+        last_failure=node.last_failure,
     )
     if isinstance(node, Supervisor):
         for child in node.children.values():

@@ -39,6 +39,25 @@ system.stop(timeout=5)
 print("done")
 """
 
+INTERRUPTED = """
+import os, signal
+import gevent.event
+from actors.runtime import *
+
+class Busy(GeventActor):
+    def on_receive(self, message):
+        os.kill(os.getpid(), signal.SIGINT)
+
+system = ActorSystem(SupervisorSpec("root", children=[ChildSpec("busy", Busy)]))
+system.start(timeout=5)
+system.address("root/busy").tell("interrupt")
+try:
+    gevent.event.Event().wait(30)
+except KeyboardInterrupt:
+    print("interrupted")
+system.stop(timeout=5)
+"""
+
 PATCH = "from gevent import monkey; monkey.patch_all()\n"
 
 
@@ -68,6 +87,10 @@ def test_it_runs_patched_and_unpatched(patch: str) -> None:
 @pytest.mark.parametrize("patch", ["", PATCH])
 def test_no_exception_of_one_actor_ends_the_program_or_another_actor(patch: str) -> None:
     assert run("-c", patch + SURVIVES) == "done\n"
+
+
+def test_an_interrupt_that_hits_an_actor_reaches_the_program() -> None:
+    assert run("-c", INTERRUPTED) == "interrupted\n"
 
 
 def test_it_imports_nothing_of_markets_and_patches_nothing() -> None:

@@ -397,6 +397,15 @@ def test_stop_interrupts_a_backoff_and_a_start(world: World) -> None:
     assert world.notes[-1] == ("stop", "b")
 
 
+def test_a_start_that_is_stopped_meanwhile_says_so(world: World) -> None:
+    world.on_start["a"] = [Event().wait]
+    system = world.make(spec(world, "a", shutdown=0.01))
+    starter = gevent.spawn(pytest.raises, StartError, system.start, timeout=5)
+    world.wait_until(lambda: ("start", "a") in world.notes)
+    assert system.stop(timeout=1).late == ("root/a",)
+    starter.get(timeout=1)
+
+
 def test_stop_before_start_and_twice(world: World) -> None:
     system = world.make(spec(world, "a"))
     report = system.stop(timeout=1)
