@@ -51,30 +51,35 @@ def connect(url: str, *, timeout: float = 0.5) -> redis.Redis:
             protocol=2,
         )
         pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError) as error:
-        message = f"redis.url: not the address of a Redis server (redis://…, rediss://… or unix://…): {_line(error)}"
+    except (ValueError, TypeError):
+        # Their text may hold a part of the password.
+        message = "redis.url: expected the address of a Redis server: redis://…, rediss://… or unix://…"
         raise ConfigurationError(message) from None
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)
 
 
 def check(client: redis.Redis) -> None:
     """Raise StartupError when the server refuses us or is too old, Unavailable when it does not answer."""
     try:
-        info = _server_info(client)
+        with _refusing(client, redis.exceptions.ResponseError):
+            info = _server_info(client)
         if info.version < OLDEST:
-            found = ".".join(map(str, info.version))
-            message = f"{_name(client)}: version {found} is too old, {'.'.join(map(str, OLDEST))} or newer is needed"
-            raise StartupError(message)
-        client.set(keys.CHECK, b"", px=1_000)
-    except (
-        redis.exceptions.AuthenticationError,
-        redis.exceptions.AuthorizationError,
-        redis.exceptions.NoPermissionError,
-    ) as error:
-        message = f"{_name(client)} refuses this user: {_line(error)}"
-        raise StartupError(message) from None
+            found, needed = (".".join(map(str, version)) for version in (info.version, OLDEST))
+            raise StartupError(f"{_name(client)}: version {found} is too old, {needed} or newer is needed")
+        with _refusing(client, redis.exceptions.NoPermissionError):
+            client.set(keys.CHECK, b"", px=1_000)
     except redis.exceptions.RedisError as error:
         raise unavailable(client, error) from error
+
+
+@contextmanager
+def _refusing(client: redis.Redis, refusal: type[redis.exceptions.RedisError]) -> Iterator[None]:
+    """Turn a refusal, which time will not heal, into StartupError."""
+    try:
+        yield
+    except (refusal, redis.exceptions.AuthenticationError) as error:
+        message = f"{_name(client)} refuses: {_line(error)}"
+        raise StartupError(message) from None
 
 
 def server_info(client: redis.Redis) -> ServerInfo:
@@ -204,7 +209,8 @@ def _server_info(client: redis.Redis) -> ServerInfo:
 
 def _name(client: redis.Redis) -> str:
     where = client.get_connection_kwargs()
-    return f"Redis at {where['path'] if 'path' in where else '{host}:{port}'.format(**where)}"
+    address = where["path"] if "path" in where else f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
+    return f"Redis at {address}"
 
 
 def _line(reason: object) -> str:
