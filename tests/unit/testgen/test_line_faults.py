@@ -37,7 +37,7 @@ def test_no_faults_change_nothing() -> None:
     assert lines(Faults()) == CLEAN
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.builds(Faults, *[st.sampled_from([0.0, 0.3, 1.0])] * 5), st.lists(st.integers(1, 50), max_size=5))
 def test_every_good_tick_is_there_and_blocks_do_not_matter(faults: Faults, sizes: list[int]) -> None:
     sent = lines(faults, sizes)

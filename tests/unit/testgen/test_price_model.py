@@ -4,7 +4,7 @@ import math
 from itertools import islice, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -75,6 +75,7 @@ def test_drift_volatility_and_jumps_do_what_they_say() -> None:
     assert sum(abs(step) > 1e-5 for step in jumping) / len(jumping) == pytest.approx(0.1, rel=0.3)
 
 
+@settings(deadline=None)
 @given(
     st.floats(-0.01, 0.01), st.floats(0, 0.1), st.floats(0, 0.1), st.floats(0, 1), st.floats(0, 1), st.integers(1, 50)
 )

@@ -1,7 +1,7 @@
 """When ticks are due."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testgen.schedule import Schedule
@@ -35,6 +35,7 @@ def test_a_burst_ends_each_stretch() -> None:
     assert schedule.at(290) == pytest.approx(10)
 
 
+@settings(deadline=None)
 @given(rates, bursts, st.integers(0, 10**7))
 def test_a_tick_is_due_at_its_time_and_not_before(rate: float, burst: Bursts, tick: int) -> None:
     schedule = Schedule(rate, burst)
@@ -43,12 +44,14 @@ def test_a_tick_is_due_at_its_time_and_not_before(rate: float, burst: Bursts, ti
     assert schedule.due(due * (1 - 1e-9) - 0.01 / rate) <= tick + 1
 
 
+@settings(deadline=None)
 @given(rates, bursts, st.floats(0, 1e4), st.floats(0, 1e4))
 def test_later_never_means_fewer(rate: float, burst: Bursts, first: float, more: float) -> None:
     schedule = Schedule(rate, burst)
     assert schedule.due(first) <= schedule.due(first + more)
 
 
+@settings(deadline=None)
 @given(rates, bursts, st.integers(0, 10**6))
 def test_a_later_tick_is_never_due_earlier(rate: float, burst: Bursts, tick: int) -> None:
     schedule = Schedule(rate, burst)

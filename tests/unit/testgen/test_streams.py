@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testgen.render import ReplayStream, Stream, Tape, WalkStream
@@ -35,6 +35,7 @@ def test_a_line_is_exactly_as_exchanges_send_it() -> None:
     assert drain(stream, [], now=1763827200123) == line * 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 250), max_size=10), st.integers(1, 2000))
 def test_a_stream_is_the_same_in_blocks_of_any_size(sizes: list[int], ticks: int) -> None:
     block = drain(WalkStream(Tape(numbered(), LENGTH), ticks, None), sizes)
@@ -64,6 +65,7 @@ def test_a_clock_gives_each_tick_its_time() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"one\ntwo\n\n", b"one\r\ntwo", b'{"timestamp":17}\n\xff\n'])
+@settings(deadline=None)
 @given(sizes=st.lists(st.integers(1, 3), max_size=3))
 def test_a_replay_is_the_file(tmp_path_factory: pytest.TempPathFactory, content: bytes, sizes: list[int]) -> None:
     path = tmp_path_factory.mktemp("replay") / "file"
