@@ -163,7 +163,11 @@ def test_a_file_that_cannot_be_written_costs_no_row(dsn: str, store: PostgresSto
     assert starts(dsn) == [OCTOBER]
 
 
-@pytest.mark.parametrize("damage", [b"", b"no gzip", gzip.compress(b"other,columns\n"), gzip.compress(b"x" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"no gzip", gzip.compress(b"other,columns\n"), gzip.compress(",".join(COLUMNS).encode() + b"\n")[:-9]],
+    ids=["empty", "no gzip", "other columns", "cut off"],
+)
 def test_a_file_of_somebody_else_is_left_alone(dsn: str, store: PostgresStore, tmp_path: Path, damage: bytes) -> None:
     store.store([window(OCTOBER, 1.0)])
     path = tmp_path / "aggregated_prices_2025_10.csv.gz"

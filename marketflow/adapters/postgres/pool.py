@@ -101,7 +101,7 @@ class _IdleConnectionLost(Exception):
 class Pool:
     """Runs jobs on at most `size` connections, each job bounded by `timeout` seconds from the call to the answer.
 
-    A pool belongs to the thread that makes it, as its hub does.
+    A pool belongs to the thread that makes it and its hub, and is not for use after a fork.
     """
 
     def __init__(self, dsn: str, size: int, timeout: float) -> None:
@@ -118,15 +118,14 @@ class Pool:
 
         Raises Unavailable when the server does not do it in time; what the job raises by a fault of its own is raised.
         """
+        if self._closed:
+            raise Unavailable("PostgreSQL: the connections are closed")
         limit = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
         try:
             session = self._idle.get(timeout=limit)
         except Empty:
             raise Unavailable(f"PostgreSQL: no answer within {limit:g} s") from None
-        if self._closed:
-            self._idle.put_nowait(session)
-            raise Unavailable("PostgreSQL: the connections are closed")
         session.arm()
         work = self._threads.spawn(session.run, job)
         # The session is free when its thread is, which may be after its caller has given up.
@@ -145,13 +144,14 @@ class Pool:
 
     def close(self) -> None:
         """Close all connections; jobs under way are cut off. Idempotent."""
+        if self._closed:
+            return
         self._closed = True
         for session in self._sessions:
             session.abort()
         with Timeout(self._timeout, False):  # type: ignore[arg-type]  # False: end quietly; the stubs do not know it
             for _ in self._sessions:
                 self._threads.spawn(self._idle.get().close).get()
-        self._sessions = []
         self._threads.kill()
 
 
