@@ -129,17 +129,6 @@ class CacheActor(GeventActor):
         """Let queries see another mode from now on."""
         self._memory.mode = mode
 
-    def reread_all(self) -> None:
-        """Read from Redis what other nodes may have written unheard. Raises Unavailable."""
-        if self._memory.redis_up:
-            self._read()
-
-    def reread(self, mode: Mode, exchange: str) -> None:
-        """Read from Redis what the node that read this feed before has written of it. Raises Unavailable."""
-        if self._memory.redis_up:
-            series = self._redis.read_series(mode, exchange, self._clock.now() - self._retention)
-            self._memory.views[mode].learn(Change({}, {exchange: series}))
-
     def redis_status(self) -> tuple[bool, str]:
         """Tell whether Redis answers, and if not why."""
         return self._memory.redis_up, self._memory.redis_error

@@ -23,7 +23,7 @@ from actors.runtime import (
 )
 from marketflow.domain.mode import Mode
 from marketflow.errors import Unavailable
-from marketflow.ports import Clock, Cluster, Feed, FeedStatus, Flush, Meters, Switched
+from marketflow.ports import Clock, Cluster, Feed, FeedStatus, Flush, Meters, PriceCache, Switched
 
 RETRY = Backoff(initial=0.2, maximum=2.0, jitter=0.5)
 ATTEND_SECONDS = 1.0
@@ -34,10 +34,12 @@ PEERS_SECONDS = 2.0
 
 
 class NodeStatus(msgspec.Struct, array_like=True):
-    """What a node tells the others of itself: its mode, and the feeds that it reads."""
+    """What a node tells the others of itself: its mode, the feeds that it reads, its server and what it counted."""
 
     mode: Mode
     feeds: dict[str, FeedStatus]
+    server: str
+    counts: bytes
 
 
 class ModeMemory:
@@ -66,7 +68,11 @@ class ModeSupervisorActor(GeventActor):
         exchanges: Sequence[str],
         make_feed: Callable[[Mode, str], Feed],
         cluster: Cluster,
+        prices: PriceCache,
         *,
+        symbols: Sequence[str],
+        retention: int,
+        server: str,
         alone: bool,
         cache: Address[Any],
         aggregator: Address[Any],
@@ -81,6 +87,10 @@ class ModeSupervisorActor(GeventActor):
         self._exchanges = exchanges
         self._make_feed = make_feed
         self._cluster = cluster
+        self._prices = prices
+        self._symbols = symbols
+        self._retention = retention
+        self._server = server
         self._alone = alone
         self._cache = cache
         self._cache_proxy = cache.proxy()
@@ -227,7 +237,7 @@ class ModeSupervisorActor(GeventActor):
                 return
         mode = self._memory.mode
         if not self._alone:  # another node may have read this feed until now
-            self._cache_proxy.reread(mode, exchange).get(timeout=CLOSE_SECONDS)
+            self._reread(mode, exchange)
         self._aggregator_proxy.adopt(exchange, afresh=not self._alone).get(timeout=CLOSE_SECONDS)
         self._memory.owned.add(exchange)
         self._system.add_child(
@@ -270,10 +280,12 @@ class ModeSupervisorActor(GeventActor):
     # --- the other nodes ---
 
     def _announce(self) -> Mapping[str, NodeStatus]:
-        status = NodeStatus(self._memory.mode, self._own_feeds())
+        status = NodeStatus(self._memory.mode, self._own_feeds(), self._server, self._meters.snapshot())
         others = self._cluster.announce(msgspec.msgpack.encode(status))
-        self._memory.peers = {node: msgspec.msgpack.decode(told, type=NodeStatus) for node, told in others.items()}
-        return self._memory.peers
+        peers = {node: msgspec.msgpack.decode(told, type=NodeStatus) for node, told in others.items()}
+        self._meters.learn(peer.counts for peer in peers.values() if peer.server == self._server)
+        self._memory.peers = peers
+        return peers
 
     def _listen_for_ever(self) -> None:
         attempt = 0
@@ -291,4 +303,15 @@ class ModeSupervisorActor(GeventActor):
         self.actor_ref.tell(FollowMode(mode))
 
     def _hear_peers(self) -> None:
-        self._cache_proxy.reread_all().get()
+        """What nodes wrote before they heard of each other was not told."""
+        mode = self._memory.mode
+        self._cache.tell(Learn(mode, Flush(self._prices.read_latest(mode, self._symbols), {})))
+        for exchange in self._exchanges:
+            if exchange not in self._memory.owned:
+                self._reread(mode, exchange)
+
+    def _reread(self, mode: Mode, exchange: str) -> None:
+        """Let the cache learn what Redis has of a feed; by symbol, so that none of the pieces takes long."""
+        since = self._clock.now() - self._retention
+        for symbol, series in self._prices.read_series(mode, exchange, since).items():
+            self._cache.tell(Learn(mode, Flush({}, {exchange: {symbol: series}})))

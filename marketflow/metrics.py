@@ -1,8 +1,9 @@
 """The metrics of a node, in its own Prometheus registry."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+import msgspec
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -17,36 +18,39 @@ QUIET_MS = 5_000
 """Lines that are still in flight so long after the last receipt have been lost: the counts do not hold."""
 
 
-class FeedCounts:
-    """The counts of one exchange since the start, and when (monotonic ms) the last lines were received."""
+class FeedCounts(msgspec.Struct, array_like=True):
+    """The counts of one exchange since the start of the node."""
 
-    __slots__ = ("aggregated", "failed", "last_received", "received", "rejected")
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.rejected: dict[Reason, int] = dict.fromkeys(REASONS, 0)
-        self.aggregated = 0
-        self.failed = 0
-        self.last_received = 0
+    received: int = 0
+    rejected: dict[Reason, int] = msgspec.field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    aggregated: int = 0
+    failed: int = 0
+    stored: int = 0
 
     @property
     def in_flight(self) -> int:
         """Lines that were received and are neither rejected, aggregated nor lost yet; never negative."""
         return self.received - sum(self.rejected.values()) - self.aggregated - self.failed
 
-    def hold(self, monotonic: int) -> bool:
-        """Tell whether received = rejected + aggregated + failed, but for what is on its way at `monotonic` (ms)."""
-        return self.in_flight == 0 or (self.in_flight > 0 and monotonic - self.last_received < QUIET_MS)
+    def __add__(self, other: "FeedCounts") -> "FeedCounts":
+        """Return the counts of two nodes together."""
+        return FeedCounts(
+            self.received + other.received,
+            {reason: lines + other.rejected.get(reason, 0) for reason, lines in self.rejected.items()},
+            self.aggregated + other.aggregated,
+            self.failed + other.failed,
+            self.stored + other.stored,
+        )
 
 
 class NodeMeters:
     """Implements the port Meters: plain numbers on the way of the ticks, turned into metrics when they are read."""
 
     def __init__(self, registry: CollectorRegistry, exchanges: Sequence[str], clock: Clock) -> None:
-        self.feeds = {exchange: FeedCounts() for exchange in exchanges}
+        self._feeds = {exchange: FeedCounts() for exchange in exchanges}
+        self._last_received = dict.fromkeys(exchanges, 0)
+        self._siblings: list[dict[str, FeedCounts]] = []
         self._clock = clock
-        stored = Counter("marketflow_windows_stored", "Windows written to PostgreSQL.", ["exchange"], registry=registry)
-        self._stored = {exchange: stored.labels(exchange) for exchange in exchanges}
         self._latency = Histogram(
             "marketflow_batch_aggregation_seconds",
             "From the receipt of a batch to its ticks being part of their windows.",
@@ -55,48 +59,70 @@ class NodeMeters:
         )
         registry.register(_FeedCollector(self.feeds))
 
-    def hold(self) -> bool:
-        """Tell whether the counts of every exchange hold."""
-        now = self._clock.monotonic()
-        return all(counts.hold(now) for counts in self.feeds.values())
-
-    def totals(self) -> dict[str, int]:
-        """Return the counts over all exchanges."""
-        feeds = self.feeds.values()
-        return {
-            "received": sum(counts.received for counts in feeds),
-            "rejected": sum(sum(counts.rejected.values()) for counts in feeds),
-            "aggregated": sum(counts.aggregated for counts in feeds),
-            "failed": sum(counts.failed for counts in feeds),
-            "in_flight": sum(counts.in_flight for counts in feeds),
-        }
-
     def received(self, exchange: str, lines: int) -> None:
         """Count whole lines received."""
-        counts = self.feeds[exchange]
-        counts.received += lines
-        counts.last_received = self._clock.monotonic()
+        self._feeds[exchange].received += lines
+        self._last_received[exchange] = self._clock.monotonic()
 
     def rejected(self, exchange: str, reason: Reason, lines: int) -> None:
         """Count lines rejected as bad."""
-        self.feeds[exchange].rejected[reason] += lines
+        self._feeds[exchange].rejected[reason] += lines
 
     def failed(self, exchange: str, lines: int) -> None:
         """Count lines of a batch that a fault of our own lost."""
-        self.feeds[exchange].failed += lines
+        self._feeds[exchange].failed += lines
 
     def aggregated(self, exchange: str, ticks: int, received_at: int) -> None:
         """Count ticks that are part of their windows now."""
-        self.feeds[exchange].aggregated += ticks
+        self._feeds[exchange].aggregated += ticks
         self._latency.observe(max(0, self._clock.now() - received_at) / 1000)
 
     def stored(self, exchange: str, windows: int) -> None:
-        """Count windows stored in PostgreSQL."""
-        self._stored[exchange].inc(windows)
+        """Count windows written to PostgreSQL."""
+        self._feeds[exchange].stored += windows
+
+    def snapshot(self) -> bytes:
+        """Return this node's counts, for the other workers of its server."""
+        return _encode(self._feeds)
+
+    def learn(self, siblings: Iterable[bytes]) -> None:
+        """Take over the snapshots of the other workers of this node's server; together they are one to a user."""
+        self._siblings = [_decode(snapshot) for snapshot in siblings]
+
+    def feeds(self) -> dict[str, FeedCounts]:
+        """Return the counts by exchange, over all workers of this node's server."""
+        nothing = FeedCounts()
+        return {
+            exchange: sum((each.get(exchange, nothing) for each in self._siblings), start=counts)
+            for exchange, counts in self._feeds.items()
+        }
+
+    def hold(self) -> bool:
+        """Tell whether received = rejected + aggregated + failed on this node, but for what is on its way."""
+        now = self._clock.monotonic()
+        return all(
+            counts.in_flight == 0 or (counts.in_flight > 0 and now - self._last_received[exchange] < QUIET_MS)
+            for exchange, counts in self._feeds.items()
+        )
+
+    def totals(self) -> dict[str, int]:
+        """Return the counts over all exchanges."""
+        total = sum(self.feeds().values(), start=FeedCounts())
+        return {
+            "received": total.received,
+            "rejected": sum(total.rejected.values()),
+            "aggregated": total.aggregated,
+            "failed": total.failed,
+            "in_flight": total.in_flight,
+        }
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict[str, FeedCounts]).decode
 
 
 class _FeedCollector(Collector):
-    def __init__(self, feeds: dict[str, FeedCounts]) -> None:
+    def __init__(self, feeds: Callable[[], dict[str, FeedCounts]]) -> None:
         self._feeds = feeds
 
     def collect(self) -> Iterator[Metric]:
@@ -108,13 +134,15 @@ class _FeedCollector(Collector):
         failed = CounterMetricFamily(
             "marketflow_ticks_failed", "Lines of batches that a fault of MarketFlow lost.", labels=["exchange"]
         )
-        for exchange, counts in self._feeds.items():
+        stored = CounterMetricFamily("marketflow_windows_stored", "Windows written to PostgreSQL.", labels=["exchange"])
+        for exchange, counts in self._feeds().items():
             received.add_metric([exchange], counts.received)
             aggregated.add_metric([exchange], counts.aggregated)
             failed.add_metric([exchange], counts.failed)
+            stored.add_metric([exchange], counts.stored)
             for reason, lines in counts.rejected.items():
                 rejected.add_metric([exchange, reason], lines)
-        yield from (received, rejected, aggregated, failed)
+        yield from (received, rejected, aggregated, failed, stored)
 
 
 class ActorCollector(Collector):

@@ -1,5 +1,7 @@
 """The composition root: one node is the actor system of one process, wired to the world outside."""
 
+import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -168,8 +170,11 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
         ChildSpec(
             "mode_supervisor",
             ModeSupervisorActor,
-            (ModeMemory(initial), system, "root/feeds", exchanges, feed_of, cluster),
+            (ModeMemory(initial), system, "root/feeds", exchanges, feed_of, cluster, prices),
             {
+                "symbols": symbols,
+                "retention": held + BLOCK_MS,
+                "server": f"{socket.gethostname()}-{os.getppid()}",  # the parent of all its workers
                 "alone": settings.server.workers == 1,
                 "cache": cache,
                 "aggregator": aggregator,

@@ -42,6 +42,12 @@ class Meters(Protocol):
     def stored(self, exchange: str, windows: int) -> None:
         """Count windows stored in PostgreSQL."""
 
+    def snapshot(self) -> bytes:
+        """Return this node's counts, for the other workers of its server."""
+
+    def learn(self, siblings: Iterable[bytes]) -> None:
+        """Take over the snapshots of the other workers of this node's server."""
+
 
 # --- exchange feeds ---
 
