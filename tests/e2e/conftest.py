@@ -8,15 +8,13 @@ from tests.support.feed_server import FeedServer
 from tests.support.oracle import Oracle
 from tests.support.system import SYSTEMS
 
-_SHOWN = 6_000  # characters at the end of a log
-
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show what MarketFlow logged with a test that failed."""
     report = yield
     if report.failed:
-        report.sections += [("log of MarketFlow", system.log[-_SHOWN:]) for system in SYSTEMS]
+        report.sections += [("log of MarketFlow", system.log_shown) for system in SYSTEMS]
     return report
 
 

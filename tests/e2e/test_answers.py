@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.feed_server import FeedServer, now_ms
-from tests.support.market_checks import check_average, check_extreme, check_rows, wait_aggregated, wait_stored
+from tests.support.market_checks import check_average, check_extreme, check_rows, wait_served, wait_stored
 from tests.support.oracle import Oracle
 from tests.support.system import System, installed, live_config
 from tests.support.waiting import wait_until
@@ -43,7 +43,7 @@ def system(feeds: list[FeedServer], oracle: Oracle) -> Iterator[System]:
         for symbol in SYMBOLS:
             for number, feed in enumerate(feeds):
                 feed.send_ticks((symbol, 90.0 + number + step, now + number) for step in (0.25, 0.75, 0.5))
-        wait_aggregated(system, oracle)
+        wait_served(system, oracle)
         yield system
 
 
@@ -87,7 +87,7 @@ def test_a_period_is_exact(
 ) -> None:
     for symbol in SYMBOLS:
         feeds[1].send_ticks([(symbol, 95.5, now_ms() - 1_500)])  # so that a short period has a tick
-    wait_aggregated(system, oracle)
+    wait_served(system, oracle)
     for symbol in SYMBOLS:
         before = now_ms()
         body = system.body(path_of(kind, symbol, exchange) + (f"?period={period}" if period else ""))
@@ -113,7 +113,7 @@ def milliseconds(period: str) -> int:
 def test_a_period_counts_what_came_just_now(system: System, oracle: Oracle, feeds: list[FeedServer]) -> None:
     now = now_ms()
     feeds[0].send_ticks(("BTCUSDT", 777.25, now - age) for age in (300, 400, 500))
-    wait_aggregated(system, oracle)
+    wait_served(system, oracle)
     body = system.body("/prices/highest/BTCUSDT?period=30s")
     check_extreme(body, oracle, "highest", "BTCUSDT", None)
     assert (body["price"], body["exchange"], body["timestamp"]) == (777.25, "exchange1", now - 500)
@@ -133,6 +133,7 @@ def test_a_late_tick_amends_its_row(system: System, oracle: Oracle, feeds: list[
     for feed, price in zip(feeds, (1.0, 2.0, 9_999.0), strict=True):
         feed.send_ticks([("ETHUSDT", price, late), ("ETHUSDT", price * 2, late)])
     check_rows(wait_stored(system, len(oracle.ticks)), oracle, SECOND)
+    wait_served(system, oracle)
     body = system.body("/prices/lowest/ETHUSDT")
     check_extreme(body, oracle, "lowest", "ETHUSDT", None)
     assert body["price"] == 1.0
@@ -141,7 +142,7 @@ def test_a_late_tick_amends_its_row(system: System, oracle: Oracle, feeds: list[
 def test_latest_keys_are_as_documented(system: System, oracle: Oracle) -> None:
     with system.redis() as client:
         stored = client.hgetall("marketflow:live:latest:SOLUSDT")
-        left = client.pttl("marketflow:live:latest:SOLUSDT")
+        (left,) = client.hpttl("marketflow:live:latest:SOLUSDT", "exchange1")
         assert all(key.startswith(b"marketflow:") for key in client.scan_iter())
     for tick in (oracle.latest("SOLUSDT", exchange).pop() for exchange in ("exchange1", "exchange2", "exchange3")):
         known = json.loads(stored[tick.exchange.encode()])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.feed_server import FeedServer, line, now_ms
-from tests.support.market_checks import check_rows, wait_aggregated, wait_metric, wait_stored
+from tests.support.market_checks import check_rows, wait_aggregated, wait_metric, wait_served, wait_stored
 from tests.support.oracle import Oracle
 from tests.support.system import System, installed, live_config
 from tests.support.waiting import wait_until
@@ -93,6 +93,7 @@ def test_lines_may_be_cut_anywhere(system: System, oracle: Oracle, feeds: list[F
     lines = b"".join(line("SOLUSDT", price, now) for price in (1.0, 2.5, 3.0)) + b"\r\nno\r\n"
     feeds[0].send_bytewise(lines + line("SOLUSDT", 4.0, now).replace(b"\n", b"\r\n"))
     check_counts(system, oracle)
+    wait_served(system, oracle)
     assert system.body("/prices/latest/exchange1/SOLUSDT")["price"] == 4.0
 
 
@@ -104,6 +105,7 @@ def test_a_line_without_end_is_bounded_and_the_next_is_read(
         feeds[1].send(b"x" * 1_048_576)
     feeds[1].send(b"\n" + line("TONUSDT", 6.5, now_ms()))
     check_counts(system, oracle)
+    wait_served(system, oracle)
     assert system.body("/prices/latest/exchange2/TONUSDT")["price"] == 6.5
     after = sum(process.memory_info().rss for process in system.processes() if process.name().startswith("python"))
     assert after - before < 32 * 1_048_576
@@ -119,6 +121,7 @@ def test_a_cut_connection_is_opened_again_and_half_a_line_is_none(
     wait_until(lambda: feed.connections > connections, "it connects again", 2)
     feed.send(line("DOGEUSDT", 0.125, now_ms()))
     check_counts(system, oracle)
+    wait_served(system, oracle)
     assert system.body("/prices/latest/exchange3/DOGEUSDT")["price"] == 0.125
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import socket
 import threading
 import time
@@ -132,9 +133,8 @@ class FeedServer:
 
 def _has_left(client: socket.socket) -> bool:
     """Tell whether the other side has closed: a reader of prices has nothing to say otherwise."""
+    readable, _, _ = select.select([client], [], [], 0)
     try:
-        return client.recv(1, socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
+        return bool(readable) and client.recv(1) == b""
     except OSError:
         return True

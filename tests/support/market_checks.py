@@ -30,6 +30,19 @@ def wait_aggregated(system: System, oracle: Oracle, timeout: float = 15.0) -> No
         wait_metric(system, oracle.accepted(exchange), "marketflow_ticks_aggregated_total", timeout, exchange=exchange)
 
 
+def wait_served(system: System, oracle: Oracle, timeout: float = 15.0) -> None:
+    """Return once every accepted tick is in the answers; they must be of the last five minutes."""
+    for symbol in {tick.symbol for tick in oracle.ticks}:
+        ticks = oracle.of(symbol)
+        newest = max(tick.time for tick in ticks)
+
+        def look(symbol: str = symbol, newest: int = newest, count: int = len(ticks)) -> bool:
+            answer = system.get(f"/prices/average/{symbol}?period=5m")
+            return answer.status == 200 and answer.body["to"] > newest and answer.body["ticks"] >= count
+
+        wait_until(look, f"all ticks of {symbol} are served", timeout)
+
+
 def wait_stored(system: System, ticks: int, timeout: float = 15.0) -> list[StoredRow]:
     """Return all rows once they hold this many ticks."""
     wait_until(lambda: system.stored_ticks() >= ticks, f"{ticks} ticks are stored", timeout)

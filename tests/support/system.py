@@ -118,7 +118,7 @@ class System:
         self._config_file = directory / "marketflow.toml"
         self._config_file.write_text(to_toml({**config, "server": server, "storage": storage}))
         self._log = directory / "log"
-        self._process: psutil.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         SYSTEMS.append(self)
 
     @property
@@ -126,10 +126,16 @@ class System:
         """What it wrote to stdout and stderr, in all its runs."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    @property
+    def log_shown(self) -> str:
+        """The end of it, without the requests that were answered well."""
+        lines = [line for line in self.log.splitlines() if not ("request" in line and " 200 " in line)]
+        return "\n".join(lines[-80:])
+
     def start(self, *arguments: str) -> None:
         """Start it; returns at once."""
         with self._log.open("ab") as log:
-            self._process = psutil.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "marketflow", "run", "--config", str(self._config_file), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -207,7 +213,7 @@ class System:
 
     def postgres(self) -> Any:
         """Return a connection to the embedded PostgreSQL."""
-        return psycopg2.connect(host=str(self.data_dir / "run" / "postgres"), user="marketflow", dbname="postgres")
+        return psycopg2.connect(host=str(self.data_dir / "run" / "postgres"), user="postgres", dbname="postgres")
 
     def redis(self) -> "redis.Redis":
         """Return a client of the embedded Redis."""
@@ -230,7 +236,7 @@ class System:
         assert self._process is not None
         try:
             return int(self._process.wait(timeout))
-        except psutil.TimeoutExpired:
+        except subprocess.TimeoutExpired:
             raise TimeoutError(f"MarketFlow has not ended within {timeout:g} s") from None
 
     def kill(self) -> None:
@@ -242,6 +248,8 @@ class System:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        if self._process is not None:
+            self._process.wait()
         _, alive = psutil.wait_procs(processes, 10)
         assert not alive
 
@@ -279,6 +287,9 @@ def installed(config: Config) -> Iterator[System]:
     system = System(directory, config)
     try:
         yield system
+    except BaseException:
+        print(system.log_shown)
+        raise
     finally:
         system.kill()
         SYSTEMS.remove(system)
