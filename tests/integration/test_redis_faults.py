@@ -199,9 +199,10 @@ def test_a_replica_refuses_writes_until_it_is_promoted(client: redis.Redis) -> N
 
 
 def test_a_loading_server_is_unavailable_until_it_has_loaded() -> None:
-    slowly = ("--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024", "--rdbcompression", "no")
-    with running_valkey(*slowly) as server, connect(server.url) as client:
-        client.mset({f"filler{number}": b"x" * 1_000 for number in range(100)})
+    # It looks at its clients every 2 MB.
+    with running_valkey("--key-load-delay", "60000", "--rdbcompression", "no") as server, connect(server.url) as client:
+        for number in range(16):
+            client.set(f"filler{number}", b"x" * 2**20)
         client.save()
         server.kill()
         server.start()

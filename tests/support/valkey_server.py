@@ -86,8 +86,8 @@ def running_valkey(*options: str) -> Iterator[ValkeyServer]:
     # A short path: that of a unix socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="vk") as name:
         server = ValkeyServer(Path(name), *options)
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.kill()
