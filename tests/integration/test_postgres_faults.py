@@ -152,6 +152,19 @@ def test_a_frozen_server_is_unavailable_in_time_and_again_and_again(
     assert len(store.load(LIVE, "exchange1", NOON)) == 2
 
 
+def test_frozen_sessions_are_given_up_for_new_ones(server: PostgresServer, store: PostgresStore) -> None:
+    gevent.joinall([gevent.spawn(store.ping) for _ in range(10)], raise_error=True)
+    server.freeze_sessions("marketflow")
+    try:
+        unavailable_within(STORE_TIMEOUT, lambda: store.store([window(NOON + 1)]))
+        for reader in [gevent.spawn(unavailable_within, QUERY_TIMEOUT, store.ping) for _ in range(3)]:
+            reader.get()
+        store.store([window(NOON + 1)])
+        gevent.joinall([gevent.spawn(store.ping) for _ in range(10)], raise_error=True)
+    finally:
+        server.thaw()
+
+
 def test_a_server_that_accepts_and_says_nothing_is_unavailable_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         dsn = f"postgresql://x:s3cret@127.0.0.1:{listening.getsockname()[1]}/x"

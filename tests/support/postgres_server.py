@@ -93,6 +93,12 @@ class PostgresServer:
         for process in self._processes():
             process.suspend()
 
+    def freeze_sessions(self, application: str) -> None:
+        """Let the processes that serve a program stand still; its new connections are served."""
+        pids = self.execute(f"SELECT pid FROM pg_stat_activity WHERE application_name = '{application}'")  # noqa: S608 - ours
+        for (pid,) in pids:
+            psutil.Process(pid).suspend()
+
     def thaw(self) -> None:
         """Let them go on."""
         for process in self._processes():
