@@ -1,6 +1,6 @@
 """The bodies of answers, as the contract words them: what is encoded and what the OpenAPI document describes."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -96,19 +96,22 @@ class ExchangeHealthBody(Struct):
 
 
 class ComponentsBody(Struct):
-    """What MarketFlow stands on."""
+    """What MarketFlow stands on. When it is down, what did not answer may be missing."""
 
-    redis: ComponentBody
-    postgres: ComponentBody
-    exchanges: dict[str, ExchangeHealthBody]
     actors: ComponentBody
+    redis: ComponentBody | UnsetType = UNSET
+    postgres: ComponentBody | UnsetType = UNSET
+    exchanges: dict[str, ExchangeHealthBody] | UnsetType = UNSET
+    ticks: Annotated[
+        ComponentBody | UnsetType, Meta(description="Whether each tick received is rejected or aggregated")
+    ] = UNSET
 
 
 class HealthBody(Struct):
     """Health of the node: degraded means that something is away and prices are served all the same."""
 
     status: Literal["ok", "degraded", "down"]
-    mode: Mode
+    mode: Annotated[Mode | None, Meta(description="null: the actors do not answer")]
     version: str
     components: ComponentsBody
 
@@ -119,10 +122,34 @@ class ProbeBody(Struct):
     status: Literal["ok", "down"]
 
 
+class MailboxBody(Struct):
+    """The mailbox of an actor; a supervisor has none, and zeros here."""
+
+    depth: Annotated[int, Meta(description="Messages that wait")]
+    bound: Annotated[int, Meta(description="Messages that may wait before a sender is held")]
+
+
+class ActorBody(Struct):
+    """An actor or a supervisor, as it is now."""
+
+    name: str
+    path: Annotated[str, Meta(description="Where in the tree it is")]
+    kind: Annotated[str, Meta(description="Its class")]
+    parent: Annotated[str | None, Meta(description="Path of its supervisor; null for the root")]
+    state: Literal["new", "starting", "running", "stopping", "restarting", "stopped", "failed"]
+    mailbox: MailboxBody
+    handled: Annotated[int, Meta(description="Messages handled")]
+    failures: int
+    restarts: int
+    last_message_at: Annotated[int | None, Meta(description="Unix time in milliseconds")]
+    busy_ms: Annotated[int, Meta(description="Time spent in messages, in milliseconds")]
+    last_failure: str | None
+
+
 class ActorsBody(Struct):
     """The supervision tree, parents before children."""
 
-    actors: list[dict[str, Any]]
+    actors: list[ActorBody]
 
 
 class Problem(Struct):

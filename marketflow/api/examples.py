@@ -4,11 +4,13 @@ from typing import Any, Final
 
 from marketflow import __version__
 from marketflow.api.bodies import (
+    ActorBody,
     ActorsBody,
     AllLatestBody,
     AverageBody,
     ExtremeBody,
     LatestBody,
+    MailboxBody,
     ModeBody,
     ProbeBody,
     SwitchedBody,
@@ -66,27 +68,9 @@ HEALTH: Final[dict[str, Any]] = {
 PROBE: Final = ProbeBody("ok")
 ACTORS: Final = ActorsBody(
     [
-        {
-            "name": "root",
-            "kind": "supervisor",
-            "parent": None,
-            "state": "running",
-            "mailbox_depth": 0,
-            "mailbox_bound": 256,
-            "handled": 12,
-            "restarts": 0,
-            "last_failure": None,
-        },
-        {
-            "name": "root/cache",
-            "kind": "CacheActor",
-            "parent": "root",
-            "state": "running",
-            "mailbox_depth": 1,
-            "mailbox_bound": 1024,
-            "handled": 48211,
-            "restarts": 0,
-            "last_failure": None,
-        },
+        ActorBody("root", "root", "Supervisor", None, "running", MailboxBody(0, 0), 0, 0, 0, None, 0, None),
+        ActorBody(
+            "cache", "root/cache", "CacheActor", "root", "running", MailboxBody(1, 1024), 48211, 0, 0, _NOW, 9120, None
+        ),
     ]
 )

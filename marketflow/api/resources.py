@@ -8,7 +8,6 @@ import msgspec
 
 from marketflow.api.auth import Guard
 from marketflow.api.bodies import (
-    ActorsBody,
     AllLatestBody,
     AverageBody,
     ExtremeBody,
@@ -147,7 +146,7 @@ class ActorsResource:
         self._market = market
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        resp.data = _encode(ActorsBody(self._market.actors()))
+        resp.data = _encode({"actors": self._market.actors()})
 
     on_head = on_get
 

@@ -114,23 +114,24 @@ class MemoryMarket:
         return not self.away
 
     def actors(self) -> list[dict[str, Any]]:
-        def actor(name: str, kind: str, parent: str | None, depth: int, bound: int, handled: int) -> dict[str, Any]:
+        def actor(path: str, kind: str, depth: int, bound: int, handled: int, busy_ms: int) -> dict[str, Any]:
+            parent, _, name = path.rpartition("/")
             return {
                 "name": name,
+                "path": path,
                 "kind": kind,
-                "parent": parent,
+                "parent": parent or None,
                 "state": "running",
-                "mailbox_depth": depth,
-                "mailbox_bound": bound,
+                "mailbox": {"depth": depth, "bound": bound},
                 "handled": handled,
+                "failures": 0,
                 "restarts": 0,
+                "last_message_at": 1763827200123 if handled else None,
+                "busy_ms": busy_ms,
                 "last_failure": None,
             }
 
-        return [
-            actor("root", "supervisor", None, 0, 256, 12),
-            actor("root/cache", "CacheActor", "root", 1, 1024, 48211),
-        ]
+        return [actor("root", "Supervisor", 0, 0, 0, 0), actor("root/cache", "CacheActor", 1, 1024, 48211, 9120)]
 
     def metrics(self) -> bytes:
         return generate_latest(self.registry)
