@@ -1,8 +1,10 @@
 """Logging: one pipeline for structlog and the standard library, as lines for people or JSON for programs, to stderr."""
 
 import logging
+import os
 import re
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -36,7 +38,7 @@ def configure(level: Level = "info", format: Format = "console") -> None:  # noq
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=_Stderr,
         cache_logger_on_first_use=True,
     )
     handler = _Handler(shared, renderer)
@@ -97,12 +99,26 @@ def redact(text: str) -> str:
     return _SECRET_IN_DSN.sub(r"\1=***", _SECRET_IN_URL.sub(r"\1:***@", text))
 
 
+class _Stderr:
+    """Standard error, one write a line. Nobody fails because nobody reads it any more, as after `2>&1 | head`."""
+
+    def __init__(self, *_name: object) -> None:
+        """Take the name of a logger, as structlog's factories do."""
+
+    def write(self, line: bytes) -> None:
+        with suppress(OSError):
+            os.write(2, line + b"\n")
+
+    debug = info = warning = error = critical = write
+
+
 class _Handler(logging.Handler):
     """Sends records of the standard library through the same pipeline."""
 
     def __init__(self, shared: list[Processor], renderer: list[Processor]) -> None:
         super().__init__()
         self._processors = [*shared, *renderer]
+        self._stderr = _Stderr()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -111,7 +127,6 @@ class _Handler(logging.Handler):
                 event["exc_info"] = record.exc_info
             for processor in self._processors:
                 event = processor(None, record.levelname.lower(), event)
-            sys.stderr.buffer.write(event + b"\n")
-            sys.stderr.buffer.flush()
+            self._stderr.write(event)
         except Exception:  # noqa: BLE001 - a handler must not fail its caller; logging's own way to say so
             self.handleError(record)
