@@ -170,6 +170,7 @@ class AggregatorActor(GeventActor):
                 except BaseException:
                     book.untake(windows)
                     raise
+                book.journalled(windows)
 
     # --- the store ---
 
@@ -208,6 +209,12 @@ class AggregatorActor(GeventActor):
     def _store_everything(self) -> None:
         for (mode, exchange), book in list(self._memory.books.items()):
             self._look_up_rows(mode, exchange, book)
+        # A window whose row was unknown so far is journalled with it before it is stored.
+        try:
+            self._journal_once()
+        except Unavailable as error:
+            self._log.warning("windows are not journalled", reason=str(error))
+        for (mode, exchange), book in list(self._memory.books.items()):
             self._store_windows(mode, exchange, book, book.due(None))
 
     def _look_up_rows(self, mode: Mode, exchange: str, book: Book) -> None:
@@ -221,6 +228,7 @@ class AggregatorActor(GeventActor):
             since = recent if rowless is None else min(recent, rowless)
         if since is not None:
             book.take_up_rows({row.key: row.bar for row in self._store.load(mode, exchange, since)}, since)
+            self._changed.set()  # what is whole now must be journalled before it is stored
 
     def _store_windows(self, mode: Mode, exchange: str, book: Book, windows: Mapping[WindowKey, Bar]) -> None:
         if not windows:

@@ -16,15 +16,18 @@ class OpenWindow:
 
     What was left may be known from the journal, from the stored row, or from both. States of one window only grow, so
     of two that include each other the one with more ticks is right. A journalled state is whole when it includes
-    the row; one that is not was begun while the row could not be read, and has none of its ticks.
+    the row; one that is not was begun while the row could not be read, and has none of its ticks. So that this stays
+    true, nothing is stored of a window while the journal may have such a state of it.
     """
 
-    __slots__ = ("_left", "_own", "_whole", "row_known", "stored")
+    __slots__ = ("_left", "_own", "_whole", "journal_partial", "row_known", "stored")
 
     def __init__(self, *, row_known: bool) -> None:
         self._own: Bar | None = None
         self._left: Bar | None = None
         self._whole = row_known
+        self.journal_partial = False
+        """Whether the journal may have a state that is not whole."""
         self.row_known = row_known
         """Whether the row, if there is one, has been looked up."""
         self.stored = 0
@@ -48,6 +51,7 @@ class OpenWindow:
             self._whole = True
         else:
             self._left = _merged(self._left, state)
+            self.journal_partial = True
 
     @property
     def whole(self) -> bool:
@@ -125,6 +129,8 @@ class Book:
             group = self._group(key.start)
             self._window(group, key.symbol, key.start).take_up_journal(bar, whole=whole)
             group.to_store.add(key.symbol)
+            if not whole:
+                group.to_journal.add(key.symbol)  # with its row, as soon as that is known
         self.journal_known = True
 
     def take_up_rows(self, rows: Mapping[WindowKey, Bar], since: int) -> None:
@@ -157,14 +163,23 @@ class Book:
         return min(starts, default=None)
 
     def take_to_journal(self) -> dict[WindowKey, bytes]:
-        """Return what is to be journalled, and regard it as done; `untake` it if it was not."""
+        """Return what is to be journalled; then either `journalled` or `untake` it."""
         taken: dict[WindowKey, bytes] = {}
         for start, group in self._groups.items():
             for symbol in group.to_journal:
                 window = group.windows[symbol]
+                window.journal_partial |= not window.whole
                 taken[WindowKey(self._exchange, symbol, start)] = _encode((window.whole, window.bar))
             group.to_journal = set()
         return taken
+
+    def journalled(self, states: Mapping[WindowKey, bytes]) -> None:
+        """Note that these states are in the journal."""
+        for key, state in states.items():
+            group = self._groups.get(key.start)
+            window = None if group is None else group.windows.get(key.symbol)
+            if window is not None and window.journal_partial:
+                window.journal_partial = not _decode_journalled(state)[0]
 
     def is_journalled(self) -> bool:
         """Tell whether the journal has everything that the book has."""
@@ -187,7 +202,8 @@ class Book:
             for start, group in sorted(self._groups.items())
             if time is None or start + self._interval <= time
             for symbol in group.to_store
-            if (window := group.windows[symbol]).row_known and (amended or not window.stored)
+            if (window := group.windows[symbol]).row_known and not window.journal_partial
+            if amended or not window.stored
         }
 
     def stored(self, windows: Mapping[WindowKey, Bar]) -> None:
