@@ -2,15 +2,19 @@
 
 import csv
 import gzip
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg2
 import pytest
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names this class in lower case
 
 from marketflow.adapters.postgres import PostgresStore
-from marketflow.adapters.postgres.archive import COLUMNS, archive
+from marketflow.adapters.postgres.archive import COLUMNS, ArchiveReport, archive
 from marketflow.adapters.postgres.partitions import ARCHIVE_LOCK
 from marketflow.domain.bar import fold
 from marketflow.domain.mode import LIVE
@@ -42,6 +46,13 @@ def store(dsn: str) -> Iterator[PostgresStore]:
     opened.migrate()
     yield opened
     opened.close()
+
+
+class Held(NamedTuple):
+    """An archiving under way and the session that holds it up."""
+
+    cursor: Cursor
+    report: Future[ArchiveReport]
 
 
 def window(start: int, *prices: float, exchange: str = "exchange1") -> StoredWindow:
@@ -187,19 +198,62 @@ def test_one_archiving_at_a_time(dsn: str, store: PostgresStore, tmp_path: Path)
     assert archive(dsn, 0, tmp_path, now=NOVEMBER).rows == 1
 
 
-def test_a_row_amended_meanwhile_stays(dsn: str, store: PostgresStore, tmp_path: Path) -> None:
-    store.store([window(OCTOBER, 1.0), window(OCTOBER + DAY, 1.0)])
-    execute(
-        dsn,
-        """
-        CREATE FUNCTION amend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            RAISE EXCEPTION 'amended' USING ERRCODE = 'serialization_failure'; END $$;
-        CREATE TRIGGER amended BEFORE DELETE ON aggregated_prices_2025_10 FOR EACH ROW EXECUTE FUNCTION amend()
-    """,
-    )
-    with pytest.raises(Unavailable, match="amended"):
-        archive(dsn, 0, tmp_path, now=OCTOBER + DAY)
-    assert len(starts(dsn)) == 2
+@contextmanager
+def archiving_held_up(server: PostgresServer, directory: Path, now: int, lock: str) -> Iterator[Held]:
+    """An archiving that waits for `lock` on the partition of October, held by a session that is given."""
+    with (
+        ThreadPoolExecutor() as threads,
+        closing(psycopg2.connect(server.dsn)) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(f"LOCK TABLE aggregated_prices_2025_10 IN {lock} MODE")
+        report = threads.submit(archive, server.dsn, 0, directory, now)
+        deadline = time.monotonic() + 5
+        while not server.execute("SELECT FROM pg_locks WHERE NOT granted"):
+            assert time.monotonic() < deadline
+        yield Held(cursor, report)
+
+
+LATE_ROW = """
+    INSERT INTO aggregated_prices
+    SELECT mode, pair_name, exchange, window_start + interval '1 h', timestamp, average_price, min_price, max_price,
+        open_price, close_price, tick_count, open_time, close_time, high_time, low_time, total_price
+    FROM aggregated_prices LIMIT 1
+"""
+
+
+def test_a_late_row_for_a_month_that_is_being_dropped_is_archived(
+    server: PostgresServer, dsn: str, store: PostgresStore, tmp_path: Path
+) -> None:
+    store.store([window(OCTOBER, 1.0)])
+    with archiving_held_up(server, tmp_path, NOVEMBER, "ROW EXCLUSIVE") as held:
+        held.cursor.execute(LATE_ROW)
+        held.cursor.connection.commit()
+        assert held.report.result(timeout=10).rows == 2
+    assert starts(dsn) == []
+
+
+def test_a_late_row_for_a_month_that_is_being_cut_stays(
+    server: PostgresServer, dsn: str, store: PostgresStore, tmp_path: Path
+) -> None:
+    store.store([window(OCTOBER, 1.0)])
+    with archiving_held_up(server, tmp_path, OCTOBER + DAY, "SHARE") as held:
+        held.cursor.execute(LATE_ROW)
+        held.cursor.connection.commit()
+        assert held.report.result(timeout=10).rows == 1
+    assert starts(dsn) == [OCTOBER + DAY // 24]
+
+
+def test_rows_amended_while_they_are_archived_stay(
+    server: PostgresServer, dsn: str, store: PostgresStore, tmp_path: Path
+) -> None:
+    store.store([window(OCTOBER, 1.0)])
+    with archiving_held_up(server, tmp_path, OCTOBER + DAY, "SHARE") as held:
+        held.cursor.execute("UPDATE aggregated_prices SET tick_count = 2")
+        held.cursor.connection.commit()
+        with pytest.raises(Unavailable, match="could not serialize access"):
+            held.report.result(timeout=10)
+    assert starts(dsn) == [OCTOBER]
 
 
 def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ class PostgresServer:
     def freeze(self) -> None:
         """Let every process of the server stand still; its socket goes on accepting."""
         for process in self._processes():
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def freeze_sessions(self, application: str) -> None:
         """Let the processes that serve a program stand still; its new connections are served."""
@@ -102,7 +103,8 @@ class PostgresServer:
     def thaw(self) -> None:
         """Let them go on."""
         for process in self._processes():
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def empty(self, owner: str = "postgres") -> None:
         """Drop everything in the database; a role becomes its owner."""
