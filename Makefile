@@ -29,7 +29,8 @@ test: .venv/.dev ## set up, then lint, check types and run the default tests
 
 lock: .venv/.dev ## pin again what `make run`, the image and `make test` install
 	$(BIN)/uv pip compile $(UV_ARGS) --extra embedded setup.cfg requirements/build.in -o requirements/run.txt
-	$(BIN)/uv pip compile $(UV_ARGS) --constraint requirements/run.txt setup.cfg requirements/build.in -o requirements/image.txt
+	$(BIN)/uv pip compile $(UV_ARGS) --constraint requirements/run.txt setup.cfg -o requirements/image.txt
+	$(BIN)/uv pip compile $(UV_ARGS) --constraint requirements/run.txt requirements/build.in -o requirements/build.txt
 	$(BIN)/uv pip compile $(UV_ARGS) --extra embedded --extra test --extra lint setup.cfg requirements/build.in -o requirements/dev.txt
 UV_ARGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
