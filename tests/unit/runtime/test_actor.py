@@ -161,6 +161,35 @@ def test_the_timeout_of_an_ask_covers_being_held(world: World) -> None:
     go.set()
 
 
+def test_the_timeout_of_an_ask_is_for_being_held_and_answered_together(world: World) -> None:
+    class Narrow(Probe):
+        mailbox = MailboxSpec(bound=1)
+
+    narrow = world.run(ChildSpec("narrow", Narrow, args=(world,))).address("root/narrow")
+    room = Event()
+    narrow.tell_control(lambda _probe: room.wait())
+    narrow.tell(lambda _probe: Event().wait())
+    gevent.spawn_later(0.2, room.set)
+    began = time.monotonic()
+    with pytest.raises(pykka.Timeout):
+        narrow.ask("held, then late", timeout=0.3, control=False)
+    assert 0.25 < time.monotonic() - began < 0.45
+
+
+def test_a_backlog_does_not_keep_others_from_running(world: World, probe: Address[Any]) -> None:
+    def work(_probe: Probe) -> None:
+        until = time.monotonic() + 0.002
+        while time.monotonic() < until:
+            pass
+
+    for _ in range(20):
+        probe.tell(work)
+    probe.tell("last")
+    gevent.spawn(world.note, "other")
+    world.wait_until(lambda: "last" in world.notes)
+    assert world.notes.index("other") < world.notes.index("last")
+
+
 def test_a_self_send_does_not_deadlock_and_a_self_ask_says_so(world: World) -> None:
     class Narrow(Probe):
         mailbox = MailboxSpec(bound=1)

@@ -116,6 +116,34 @@ def test_a_later_failing_start_does_not_restart_what_already_runs(world: World) 
     assert [name for kind, name, *_ in world.notes if kind == "start"] == list("bcccd")
 
 
+def test_failures_at_the_same_time_are_one_restart(world: World) -> None:
+    system = world.run(*specs(world), strategy=Strategy.ONE_FOR_ALL, intensity=Intensity(1, 30))
+    for name in "bd":
+        system.address(f"root/{name}").tell(failing(ValueError(name)))
+    world.wait_for(Restarted, "root/d")
+    assert world.given_up == []
+    assert {info.restarts for info in system.tree() if info.name != "root"} == {1}
+
+
+def test_a_failure_in_the_drain_before_a_restart_does_not_stop_the_next_life(world: World) -> None:
+    a, b = spec(world, "a"), spec(world, "b", drain_before_stop=True)
+    system = world.run(a, b, strategy=Strategy.ONE_FOR_ALL)
+    address = system.address("root/b")
+    go = Event()
+    address.tell_control(lambda _probe: go.wait())
+    address.tell(failing(ValueError("in the drain")))
+    address.tell("next life")
+    gevent.idle()
+    system.address("root/a").tell(failing(ValueError("a")))
+    world.wait_until(lambda: state(system, "root/b") == "stopping")
+    go.set()
+    world.wait_for(Restarted, "root/b")
+    assert address.ask("asked behind it", timeout=1, control=False) == "asked behind it"
+    assert "next life" in world.notes
+    assert ("stop", "b") not in world.notes
+    assert system.tree()[2].restarts == 1
+
+
 def test_pool_members_restart_without_each_other(world: World) -> None:
     go = Event()
     system = world.run(*specs(world))
@@ -268,6 +296,21 @@ def test_more_restarts_than_the_intensity_escalate(world: World) -> None:
     assert world.given_up == []
 
 
+def test_an_escalated_supervisor_begins_anew(world: World) -> None:
+    children = [spec(world, "a"), spec(world, "once", restart=Restart.TEMPORARY)]
+    system = world.run(SupervisorSpec("nest", children=children, intensity=Intensity(1, 30), backoff=QUICK))
+    address, once = system.address("root/nest/a"), system.address("root/nest/once")
+    for number in range(2):
+        address.tell(failing(ValueError(number)))
+    world.wait_for(Restarted, "root/nest")
+    assert not once.is_alive()
+    assert [info.path for info in system.tree()] == ["root", "root/nest", "root/nest/a"]
+    address.tell(failing(ValueError("after it")))
+    world.wait_until(lambda: system.tree()[2].failures == 3)
+    assert address.ask("there", timeout=1) == "there"
+    assert sum(isinstance(event, Escalated) for event in world.events) == 1
+
+
 def test_the_root_gives_up_once_and_stops_all(world: World) -> None:
     system = world.run(*specs(world, "ab"), intensity=Intensity(1, 30))
     address = system.address("root/a")
@@ -344,7 +387,10 @@ def test_a_kill_that_is_not_heeded_leaves_the_life_behind(world: World, monkeypa
     address = system.address("root/a")
     go = Event()
 
+    old: list[Any] = []
+
     def heedless(probe: Probe) -> None:
+        old.append(gevent.getcurrent())
         while not go.is_set():
             try:
                 go.wait()
@@ -356,6 +402,7 @@ def test_a_kill_that_is_not_heeded_leaves_the_life_behind(world: World, monkeypa
     world.wait_for(Restarted, "root/a")
     go.set()
     world.wait_until(lambda: "the old life went on" in world.notes)
+    assert gevent.wait(old, timeout=1) == old
     for number in range(5):
         assert address.ask(number, timeout=1) == number
     assert system.tree()[1].restarts == 1
@@ -387,6 +434,16 @@ def test_a_stop_may_drain_first(world: World) -> None:
     assert stopper.get(timeout=2).late == ()
     assert [note for note in world.notes if note[0] in {"drains", "drops"}] == [("drains", n) for n in range(3)]
     assert system.dead_letters.counts == {"stopped": 3}
+
+
+def test_who_stops_second_waits_and_gets_the_same_report(world: World) -> None:
+    system = world.run(spec(world, "late", shutdown=0.05))
+    system.address("root/late").tell(waits)
+    gevent.idle()
+    stoppers = [gevent.spawn(system.stop, timeout=1) for _ in range(2)]
+    first, second = (stopper.get(timeout=2) for stopper in stoppers)
+    assert first is second
+    assert first.late == ("root/late",)
 
 
 def test_stop_interrupts_a_backoff_and_a_start(world: World) -> None:

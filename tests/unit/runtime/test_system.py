@@ -12,6 +12,7 @@ from gevent.event import Event
 
 from actors.runtime import (
     ActorSystem,
+    Backoff,
     ChildSpec,
     DeadLettered,
     DeadLetters,
@@ -112,6 +113,16 @@ def test_a_child_may_be_removed_while_it_is_restarted_or_starts(world: World) ->
     assert system.remove_child("root/a", timeout=0.05).late == ("root/a",)
     world.wait_for(Restarted, "root/b")
     assert [info.path for info in system.tree()] == ["root", "root/b"]
+
+
+def test_a_child_removed_in_its_backoff_does_not_come_back(world: World) -> None:
+    slow = Backoff(initial=0.02, jitter=0)
+    system = world.run(spec(world, "a"), spec(world, "b"), strategy=Strategy.REST_FOR_ONE, backoff=slow)
+    system.address("root/a").tell(failing(ValueError("x")))
+    world.wait_for(Stopped, "root/b")
+    system.remove_child("root/a", timeout=1)
+    world.wait_for(Restarted, "root/b")
+    assert world.notes.count(("start", "a")) == 1
 
 
 def test_an_actor_may_add_and_remove_its_siblings_but_not_wait_for_its_own_end(world: World) -> None:
