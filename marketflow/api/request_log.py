@@ -36,26 +36,26 @@ def request_log(log_format: LogFormat) -> LogRequest:
     if log_format == "off":
         return _ignore
     output = structlog.get_config()["logger_factory"]()
-    takes_bytes = isinstance(output, structlog.BytesLogger)
-    return _json(output.info, takes_bytes) if log_format == "json" else _console(output.info, takes_bytes)
+    takes_text = isinstance(output, structlog.PrintLogger | structlog.WriteLogger)
+    return _json(output.info, takes_text) if log_format == "json" else _console(output.info, takes_text)
 
 
 def _ignore(request_id: str, method: str, path: str, status: int, duration_ms: float) -> None:
     pass
 
 
-def _json(write: Callable[[str | bytes], object], takes_bytes: bool) -> LogRequest:
+def _json(write: Callable[[str | bytes], object], takes_text: bool) -> LogRequest:
     encode: Final = msgspec.json.Encoder().encode
     now = _Now()
 
     def log(request_id: str, method: str, path: str, status: int, duration_ms: float) -> None:
         line = encode(_Line(now.text(), "info", "request", request_id, method, path, status, round(duration_ms, 3)))
-        write(line if takes_bytes else line.decode())
+        write(line.decode() if takes_text else line)
 
     return log
 
 
-def _console(write: Callable[[str | bytes], object], takes_bytes: bool) -> LogRequest:
+def _console(write: Callable[[str | bytes], object], takes_text: bool) -> LogRequest:
     now = _Now()
 
     def log(request_id: str, method: str, path: str, status: int, duration_ms: float) -> None:
@@ -63,7 +63,7 @@ def _console(write: Callable[[str | bytes], object], takes_bytes: bool) -> LogRe
             f"{now.text()} [info     ] request "
             f"{method} {path} {status} duration_ms={duration_ms:.3f} request_id={request_id}"
         )
-        write(line.encode() if takes_bytes else line)
+        write(line if takes_text else line.encode())
 
     return log
 

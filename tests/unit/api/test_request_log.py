@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 import structlog
 from falcon import testing
 
+from marketflow import logs
 from marketflow.api import ApiSettings, create_app
 from marketflow.api.request_log import LogFormat
 from tests.support.market import EXCHANGES, SYMBOLS, MemoryMarket
@@ -16,8 +18,13 @@ from tests.support.market import EXCHANGES, SYMBOLS, MemoryMarket
 
 @pytest.fixture(autouse=True)
 def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
     structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
 
 
 def _client(market: MemoryMarket, request_log: LogFormat) -> testing.TestClient:
@@ -66,6 +73,15 @@ def test_a_client_cannot_write_lines_or_control_codes_of_its_own(market: MemoryM
         assert out.getvalue().count("\n") == 1
         assert "\x1b" not in out.getvalue()
         assert len(out.getvalue()) < 400
+
+
+def test_it_goes_where_the_program_logs(market: MemoryMarket, capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    _client(market, "json").simulate_get("/mode", headers={"X-Request-ID": "abc"})
+    structlog.get_logger().info("another line")
+    of_request, other = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+    assert (of_request["request_id"], of_request["event"]) == ("abc", "request")
+    assert {"timestamp", "level", "event"} == set(other) < set(of_request)
 
 
 def test_it_can_be_off(market: MemoryMarket) -> None:
