@@ -82,15 +82,6 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
         """There are no files of its own."""
 
 
-_NO_NEWS = (
-    # The parent says in one line why no worker can serve.
-    "Shutting down: %s",
-    "Reason: %s",
-    "Worker (pid:%s) exited with code %s.",
-    # A client's connection broke, which is the world's way and needs no traceback.
-    "Socket error processing request.",
-)
-
-
 def _tells_news(record: logging.LogRecord) -> bool:
-    return record.msg not in _NO_NEWS
+    """Leave out broken connections of clients: that is the world's way and needs no traceback."""
+    return record.msg != "Socket error processing request."

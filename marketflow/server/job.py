@@ -1,6 +1,7 @@
 """What the parent process tells the gunicorn process, and what that reports back."""
 
 import os
+from contextlib import suppress
 from typing import NamedTuple
 
 from marketflow.adapters.embedded import Endpoints
@@ -29,4 +30,6 @@ def report(channel: int, what: str, text: str = "") -> None:
     """Tell the parent that a worker serves, or why none can."""
     line = " ".join(f"{what} {text}".split())
     # One write of less than PIPE_BUF is never mixed with another worker's.
-    os.write(channel, line.encode("utf-8", "replace")[:2000] + b"\n")
+    # Nobody reads any more once one has failed.
+    with suppress(BrokenPipeError):
+        os.write(channel, line.encode("utf-8", "replace")[:2000] + b"\n")

@@ -136,7 +136,6 @@ class _Http:
 
     def serve(self, url: str, symbol: str) -> None:
         """Wait for its end. Raises StartupError with the reason it gives."""
-        failure = None
         told = False
         with open(self._reports, encoding="utf-8", errors="replace") as reports:  # noqa: PTH123 - a file descriptor
             for line in reports:
@@ -144,10 +143,9 @@ class _Http:
                 if what == READY and not told:
                     told = True
                     _tell(url, symbol)
-                elif what == FAILED and failure is None:
-                    failure = text
-        status = self._process.wait()
-        raise StartupError(failure or f"the HTTP server ended by itself, with status {status}")
+                elif what == FAILED:
+                    raise StartupError(text)
+        raise StartupError(f"the HTTP server ended by itself, with status {self._process.wait()}")
 
     def kill(self) -> None:
         """End it and its workers at once."""

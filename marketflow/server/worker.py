@@ -15,7 +15,6 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gevent.socket import socket
-from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # gunicorn has no types
 from gunicorn.http import errors  # type: ignore[import-untyped]  # gunicorn has no types
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]  # gunicorn has no types
 
@@ -43,21 +42,25 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self._job = self.app.job
         self._told = Event()
-        self._failed = False
         self._clients: set[socket] = set()
 
     # -------------------------------------------------------------------------------------------- its life
 
     def load_wsgi(self) -> None:
-        """Build and start the node."""
-        gevent.spawn(self._beat)
+        """Build and start the node. When that fails, tell the parent and wait for it to stop us: left at once, gunicorn
+        would start the next one."""
+        self._heart = gevent.spawn(self._beat)
         try:
             self._node = resolve_name(self._job.build)(self._job.settings, self._job.endpoints)
             self._node.on_give_up(self._give_up)
             self._node.start()
-        except MarketFlowError as error:
-            report(self._job.reports, FAILED, str(error))
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        except Exception as error:
+            if not isinstance(error, MarketFlowError):
+                self.log.exception("the node cannot start")
+            report(self._job.reports, FAILED, str(error) or repr(error))
+            self._wait()
+            self._heart.kill()
+            sys.exit()
         self.wsgi = self._node.app
 
     def run(self) -> None:
@@ -70,9 +73,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                     server.max_accept = 1
                 server.start()
             report(self._job.reports, READY)
-            while self.alive:
-                # With a timeout, as a signal alone does not wake the loop for certain.
-                self._told.wait(_HEARTBEAT_S)
+            self._wait()
             for server in servers:
                 server.close()
             for client in list(self._clients):
@@ -81,19 +82,21 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             pool.join(_LAST_REQUESTS_S)
         finally:
             self._node.stop()
-        if self._failed:
-            sys.exit(Arbiter.APP_LOAD_ERROR)
+            self._heart.kill()
+
+    def _wait(self) -> None:
+        """Wait until told to stop."""
+        while self.alive:
+            # With a timeout, as a signal alone does not wake the loop for certain.
+            self._told.wait(_HEARTBEAT_S)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Take SIGTERM."""
         super().handle_exit(sig, frame)
         self._told.set()
 
-    def _give_up(self, *_reason: object) -> None:
+    def _give_up(self) -> None:
         report(self._job.reports, FAILED, "an actor failed again and again, and the node gave up; the log says why")
-        self._failed = True
-        self.alive = False
-        self._told.set()
 
     def _beat(self) -> None:
         while True:
