@@ -95,8 +95,6 @@ class Supervisor:
         late = []
         for node in reversed(tuple(self.children.values())):
             late += node.stop(None if deadline is None else deadline - monotonic())
-            if _temporary(node):
-                self._retire(node)
         self.alive = False
         self.state = State.STOPPED
         self.settled.set()
