@@ -71,20 +71,33 @@ class _Block:
             yield start + index * SLICE_MS, bytes(self.records[at * RECORD_BYTES : (at + 1) * RECORD_BYTES])
 
     def summary(self, start: int, span: Span) -> Summary | None:
-        entire = span.start <= start and start + BLOCK_MS <= span.end
-        if entire and self.whole is not None:
+        if span.start <= start and start + BLOCK_MS <= span.end:
+            if self.whole is None:
+                self.whole = self._summarize(start, 0, BLOCK_MS // SLICE_MS)
             return self.whole
-        result: Summary | None = None
-        for index, (high, low, total, count, high_offset, low_offset) in zip(
-            self.slices, _RECORD.iter_unpack(self.records), strict=True
-        ):
-            time = start + index * SLICE_MS
-            if span.start <= time < span.end:
-                piece = Summary(high, time + high_offset, low, time + low_offset, total, count)
-                result = piece if result is None else result.merge(piece)
-        if entire:
-            self.whole = result
-        return result
+        return self._summarize(start, (span.start - start) // SLICE_MS, (span.end - start) // SLICE_MS)
+
+    def _summarize(self, start: int, first: int, end: int) -> Summary | None:
+        """What the slices from `first` to before `end` amount to. By columns: this is most of a query's work."""
+        found = [
+            (high, low, total, count, index * SLICE_MS + high_offset, index * SLICE_MS + low_offset)
+            for index, (high, low, total, count, high_offset, low_offset) in zip(
+                self.slices, _RECORD.iter_unpack(self.records), strict=True
+            )
+            if first <= index < end
+        ]
+        if not found:
+            return None
+        highs, lows, totals, counts, high_times, low_times = zip(*found, strict=True)
+        high, low = max(highs), min(lows)
+        return Summary(
+            high,
+            start + min(time for time, seen in zip(high_times, highs, strict=True) if seen == high),
+            low,
+            start + min(time for time, seen in zip(low_times, lows, strict=True) if seen == low),
+            sum(totals),
+            sum(counts),
+        )
 
 
 class Series:

@@ -49,8 +49,8 @@ class View:
     def __init__(self) -> None:
         self._newest: dict[str, dict[str, Newest]] = {}
         self._series: dict[str, dict[str, Series]] = {}
-        self.version = 0
-        """Grows with every change; an answer holds as long as it does not."""
+        self._answers: dict[str, dict[tuple[str | None, Span], dict[str, Summary]]] = {}
+        self._answers_end = 0
 
     def prepare(self, waiting: Waiting, now: int) -> Change:
         """Return the whole states that the waiting bars lead to; `now` (Unix ms) is when they refresh their price."""
@@ -73,19 +73,17 @@ class View:
 
     def apply(self, change: Change) -> None:
         """Take over whole states."""
-        self.version += 1
         for exchange, newest in change.newest.items():
             for symbol, price in newest.items():
                 self._newest.setdefault(symbol, {})[exchange] = price
         for exchange, symbols in change.slices.items():
             for symbol, slices in symbols.items():
-                series = self._series_of(symbol, exchange)
+                series = self._series_to_change(symbol, exchange, slices)
                 for start, record in slices.items():
                     series.put(start, record)
 
     def learn(self, change: Change) -> None:
         """Take over those states of another node, or of Redis, that are newer than what is known."""
-        self.version += 1
         for exchange, newest in change.newest.items():
             for symbol, price in newest.items():
                 known = self._newest.setdefault(symbol, {}).get(exchange)
@@ -93,15 +91,14 @@ class View:
                     self._newest[symbol][exchange] = price
         for exchange, symbols in change.slices.items():
             for symbol, slices in symbols.items():
-                series = self._series_of(symbol, exchange)
+                series = self._series_to_change(symbol, exchange, slices)
                 for start, record in slices.items():
                     series.put_newer(start, record)
 
     def add(self, exchange: str, symbols: Mapping[str, Mapping[int, bytes]]) -> None:
         """Add an exchange's slices of an earlier run: ticks that are not in what is known."""
-        self.version += 1
         for symbol, slices in symbols.items():
-            series = self._series_of(symbol, exchange)
+            series = self._series_to_change(symbol, exchange, slices)
             for start, record in slices.items():
                 known = series.get(start)
                 series.put(start, record if known is None else pack(unpack(known, start).merge(unpack(record, start))))
@@ -115,7 +112,20 @@ class View:
         return self._newest.keys()
 
     def summaries(self, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
-        """Return, by exchange, what the ticks of a span amount to, for one exchange or (None) for all."""
+        """Return, by exchange, what the ticks of a span amount to, for one exchange or (None) for all.
+
+        An answer is kept until a later span is asked for (every 100 ms) or a slice that it covers changes.
+        """
+        if span.end > self._answers_end:
+            self._answers = {}
+            self._answers_end = span.end
+        answers = self._answers.setdefault(symbol, {})
+        known = answers.get((exchange, span))
+        if known is None:
+            known = answers[exchange, span] = self._summarize(symbol, exchange, span)
+        return known
+
+    def _summarize(self, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
         found: dict[str, Summary] = {}
         for name, series in self._series.get(symbol, {}).items():
             if exchange is None or name == exchange:
@@ -135,7 +145,10 @@ class View:
         for _, _, series in self.slices():
             series.drop_before(time)
 
-    def _series_of(self, symbol: str, exchange: str) -> Series:
+    def _series_to_change(self, symbol: str, exchange: str, slices: Mapping[int, bytes]) -> Series:
+        """Return a series of which these slices are about to change; answers that cover one of them are forgotten."""
+        if slices and min(slices) < self._answers_end:
+            self._answers.pop(symbol, None)
         exchanges = self._series.setdefault(symbol, {})
         series = exchanges.get(exchange)
         if series is None:
