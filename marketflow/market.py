@@ -25,6 +25,7 @@ from marketflow.ports import (
     Switched,
     WindowStore,
 )
+from marketflow.stored import Asked, StoredSummaries
 
 ASK_SECONDS = 1.0
 SWITCH_SECONDS = 15.0
@@ -38,6 +39,7 @@ class NodeMarket:
         self,
         system: ActorSystem,
         store: WindowStore,
+        stored: StoredSummaries,
         meters: NodeMeters,
         clock: Clock,
         registry: CollectorRegistry,
@@ -54,6 +56,7 @@ class NodeMarket:
         self._aggregator = system.address(AGGREGATOR).proxy()
         self._modes = system.address(MODES_PATH).proxy()
         self._store = store
+        self._stored = stored
         self._meters = meters
         self._clock = clock
         self._registry = registry
@@ -108,8 +111,8 @@ class NodeMarket:
         recent: Summaries = self._get(self._cache.summaries(symbol, exchange, Span(boundary, span.end)))
         mode = recent.mode
         waiting = self._get(self._aggregator.waiting(mode, symbol, span.start, boundary))
-        without = [(name, start) for name, (_, starts) in waiting.items() for start in starts]
-        found = self._store.summarize(mode, symbol, exchange, span.start, boundary, without)
+        without = frozenset((name, start) for name, (_, starts) in waiting.items() for start in starts)
+        found = dict(self._stored.get(Asked(mode, symbol, exchange, Span(span.start, boundary), without)))
         pieces = [recent.by_exchange, {name: summary for name, (summary, _) in waiting.items()}]
         for name, summary in (item for piece in pieces for item in piece.items()):
             if exchange is None or name == exchange:

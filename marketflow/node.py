@@ -45,6 +45,7 @@ from marketflow.errors import Unavailable
 from marketflow.market import NodeMarket
 from marketflow.metrics import ActorCollector, NodeMeters
 from marketflow.ports import Feed
+from marketflow.stored import StoredSummaries
 
 PRICE_WORKERS = 4
 """Price workers of a node: enough that one which waits or is being restarted holds nobody up."""
@@ -191,6 +192,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
     market = NodeMarket(
         system,
         store,
+        StoredSummaries(store, clock, shared=lambda: bool(cluster.peers)),
         meters,
         clock,
         registry,
