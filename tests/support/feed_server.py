@@ -44,9 +44,9 @@ class FeedServer:
         self._oracle.sent(self.name, data, now_ms())
         client.sendall(data)
 
-    def send_ticks(self, ticks: Iterable[tuple[str, float, int]]) -> None:
+    def send_ticks(self, ticks: Iterable[tuple[str, float, int]], timeout: float = 30.0) -> None:
         """Send ticks (symbol, price, Unix ms)."""
-        self.send(b"".join(line(*tick) for tick in ticks))
+        self.send(b"".join(line(*tick) for tick in ticks), timeout)
 
     def send_bytewise(self, data: bytes) -> None:
         """Send bytes so that each has a segment of its own."""
