@@ -114,9 +114,9 @@ class View:
     def summaries(self, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
         """Return, by exchange, what the ticks of a span amount to, for one exchange or (None) for all.
 
-        An answer is kept until a later span is asked for (every 100 ms) or a slice that it covers changes.
+        An answer is kept until a span with another end is asked for (every 100 ms) or a slice that it covers changes.
         """
-        if span.end > self._answers_end:
+        if span.end != self._answers_end:
             self._answers = {}
             self._answers_end = span.end
         answers = self._answers.setdefault(symbol, {})
