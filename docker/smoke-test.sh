@@ -75,7 +75,7 @@ second=
 trap 'rm -f "$body"; [ -z "$second" ] || docker rm --force "$second" >/dev/null 2>&1 || :' EXIT
 URL=http://$($DC port marketflow 8080)
 first=$(ids marketflow)
-image=$(docker inspect --format '{{.Image}}' "$first")
+image=$(docker inspect --format '{{.Config.Image}}' "$first")
 
 step "the image"
 size=$(docker image inspect --format '{{.Size}}' "$image")
