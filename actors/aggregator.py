@@ -1,6 +1,7 @@
 """The aggregator actor: the windows of every feed, journalled in Redis while open, stored in PostgreSQL once closed."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import gevent
@@ -81,8 +82,8 @@ class AggregatorActor(GeventActor):
         """Add a batch of bars to its windows."""
         book = self._memory.book(batch.mode, batch.exchange)
         newest = book.add(batch.bars)
-        book.clock.saw(newest, self._clock.monotonic())
         self._meters.aggregated(batch.exchange, batch.ticks, batch.received_at)
+        book.clock.saw(newest, self._clock.monotonic())
         self._changed.set()
 
     # --- called through a proxy ---
@@ -113,6 +114,16 @@ class AggregatorActor(GeventActor):
                 summary, starts = book.summary(symbol, start, end)
                 if summary is not None:
                     found[exchange] = (summary, starts)
+        return found
+
+    def left(self, mode: Mode, symbol: str, start: int) -> dict[str, Summary]:
+        """Return, by exchange, what earlier runs left of the windows in memory that start at or after `start`."""
+        found: dict[str, Summary] = {}
+        for (book_mode, exchange), book in self._memory.books.items():
+            if book_mode == mode:
+                summary = book.left(symbol, start)
+                if summary is not None:
+                    found[exchange] = summary
         return found
 
     def newest(self, mode: Mode, symbol: str) -> dict[str, Latest]:
@@ -162,7 +173,11 @@ class AggregatorActor(GeventActor):
     def _journal_once(self) -> None:
         for (mode, exchange), book in list(self._memory.books.items()):
             if not book.journal_known:
-                book.take_up_journal(self._journal.load(mode, exchange))
+                unreadable = book.take_up_journal(self._journal.load(mode, exchange))
+                if unreadable:
+                    self._log.error(
+                        "the journal has windows that cannot be read", exchange=exchange, windows=unreadable
+                    )
             windows = book.take_to_journal()
             if windows:
                 try:
@@ -183,6 +198,7 @@ class AggregatorActor(GeventActor):
                 if amend:
                     amended = self._clock.monotonic()
                 self._store_closed(amend=amend)
+                self._count_waiting()
                 if not self._memory.store_up:
                     self._store.ping()
                     self._memory.store_up, self._memory.store_error = True, ""
@@ -193,8 +209,16 @@ class AggregatorActor(GeventActor):
                 if self._memory.store_up or attempt == 0:
                     self._log.warning("postgresql is away; windows wait", reason=str(error))
                 self._memory.store_up, self._memory.store_error = False, str(error)
+                self._count_waiting()
                 attempt += 1
                 gevent.sleep(RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
+
+    def _count_waiting(self) -> None:
+        waiting: Counter[str] = Counter()
+        for (_, exchange), book in self._memory.books.items():
+            waiting[exchange] += book.waiting()
+        for exchange, windows in waiting.items():
+            self._meters.waiting(exchange, windows)
 
     def _store_closed(self, *, amend: bool) -> None:
         for (mode, exchange), book in list(self._memory.books.items()):

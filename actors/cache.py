@@ -31,13 +31,17 @@ class Summaries(NamedTuple):
     mode: Mode
     source: Source
     by_exchange: dict[str, Summary]
+    since: int
+    """Since when the series is complete (Unix ms): what was received before, only PostgreSQL may know."""
 
 
 class CacheMemory:
     """What outlives a failure of the actor: the views, and what waits to go into them."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, now: int) -> None:
         self.mode: Mode = mode
+        self.since: dict[Mode, int] = dict.fromkeys(MODES, now)
+        """Since when the series are complete (Unix ms): the start of this node, unless Redis has more."""
         self.views: dict[Mode, View] = {mode: View() for mode in MODES}
         self.waiting: dict[Mode, Waiting] = {mode: {} for mode in MODES}
         self.fed: set[tuple[Mode, str]] = set()
@@ -119,7 +123,8 @@ class CacheActor(GeventActor):
     def summaries(self, symbol: str, exchange: str | None, span: Span) -> Summaries:
         """Return what the ticks of a span (multiples of 100 ms, within the retention) amount to in the current mode."""
         memory = self._memory
-        return Summaries(memory.mode, self._source(), memory.views[memory.mode].summaries(symbol, exchange, span))
+        found = memory.views[memory.mode].summaries(symbol, exchange, span)
+        return Summaries(memory.mode, self._source(), found, memory.since[memory.mode])
 
     def mode(self) -> Mode:
         """Return the mode that queries see."""
@@ -229,6 +234,7 @@ class CacheActor(GeventActor):
     def _read(self) -> None:
         now = self._clock.now()
         for mode, view in self._memory.views.items():
+            self._memory.since[mode] = self._redis.series_since(mode, self._memory.since[mode])
             latest = self._redis.read_latest(mode, self._symbols)
             view.learn(self._change_of(Flush(latest, {})))
             for exchange in self._exchanges:

@@ -1,8 +1,9 @@
 """The market as the API asks for it: a query goes to the actor that knows, and past it where that cannot answer."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from pykka import ActorDeadError, Timeout
 
@@ -30,6 +31,13 @@ from marketflow.stored import Asked, StoredSummaries
 ASK_SECONDS = 1.0
 SWITCH_SECONDS = 15.0
 CACHE, AGGREGATOR, MODES_PATH = "root/cache", "root/aggregator", "root/mode_supervisor"
+
+
+class _Answer(NamedTuple):
+    mode: Mode
+    source: Source
+    span: Span
+    by_exchange: dict[str, Summary]
 
 
 class NodeMarket:
@@ -64,6 +72,7 @@ class NodeMarket:
         self._exchanges = frozenset(exchanges)
         self._interval = interval
         self._held = held
+        self._log = structlog.get_logger("market")
 
     # --- prices ---
 
@@ -82,14 +91,10 @@ class NodeMarket:
         """Return the highest, lowest or average price over the last `period` ms. Raises as `latest` does."""
         self._check(symbol, exchange)
         now = self._clock.now()
-        if period <= self._held:
-            span = span_of(now, period)
-            recent: Summaries = self._get(self._cache.summaries(symbol, exchange, span))
-            by_exchange, mode, source = recent.by_exchange, recent.mode, recent.source
-        else:
-            span = span_of(now, period, self._interval)
-            by_exchange, mode = self._stored_summaries(symbol, exchange, span)
-            source = "postgres"
+        answer = self._recent(symbol, exchange, span_of(now, period)) if period <= self._held else None
+        if answer is None:
+            answer = self._joined(symbol, exchange, span_of(now, period, self._interval))
+        mode, source, span, by_exchange = answer
         if not by_exchange:
             raise NoData(f"no tick of {symbol}{f' on {exchange}' if exchange else ''} in the period")
         return _priced(kind, symbol, exchange, span, by_exchange, mode, source)
@@ -105,19 +110,45 @@ class NodeMarket:
         stale = self._clock.now() - timestamp > FRESH_MS
         return LatestPrice(symbol, name, price, timestamp, mode, "postgres", stale)
 
-    def _stored_summaries(self, symbol: str, exchange: str | None, span: Span) -> tuple[dict[str, Summary], Mode]:
+    def _recent(self, symbol: str, exchange: str | None, span: Span) -> _Answer | None:
+        """Answer from the series; None when ticks of the span are only known to PostgreSQL.
+
+        That is so for some minutes after a node was started on a Redis that had lost what earlier runs wrote.
+        """
+        recent: Summaries = self._get(self._cache.summaries(symbol, exchange, span))
+        if span.start < recent.since:
+            try:
+                earlier = self._earlier(recent, symbol, exchange, floor(span.start, self._interval))
+            except Unavailable as error:
+                self._log.warning("answering without what earlier runs may have stored", reason=str(error))
+                earlier = {}
+            if earlier:
+                return None
+        return _Answer(recent.mode, recent.source, span, recent.by_exchange)
+
+    def _joined(self, symbol: str, exchange: str | None, span: Span) -> _Answer:
         """Join rows, windows that are not stored yet, and the slices since the first window that they cover whole."""
         boundary = -floor(-(span.end - self._held), self._interval)
         recent: Summaries = self._get(self._cache.summaries(symbol, exchange, Span(boundary, span.end)))
-        mode = recent.mode
-        waiting = self._get(self._aggregator.waiting(mode, symbol, span.start, boundary))
+        if boundary < recent.since:
+            found = self._earlier(recent, symbol, exchange, span.start)
+        else:
+            found = self._windows(recent.mode, symbol, exchange, Span(span.start, boundary))
+        return _Answer(recent.mode, "postgres", span, _merged([found, recent.by_exchange]))
+
+    def _earlier(self, recent: Summaries, symbol: str, exchange: str | None, start: int) -> dict[str, Summary]:
+        """Return what was received from `start` (a window's) until the series begins, by exchange."""
+        begin = max(start, floor(recent.since, self._interval))
+        left: dict[str, Summary] = self._get(self._aggregator.left(recent.mode, symbol, begin))
+        found = self._windows(recent.mode, symbol, exchange, Span(start, begin))
+        return _merged([found, {name: left[name] for name in left if exchange in (None, name)}])
+
+    def _windows(self, mode: Mode, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
+        """Return what the windows that start in a span amount to, by exchange: those in memory, and rows."""
+        waiting = self._get(self._aggregator.waiting(mode, symbol, span.start, span.end))
         without = frozenset((name, start) for name, (_, starts) in waiting.items() for start in starts)
-        found = dict(self._stored.get(Asked(mode, symbol, exchange, Span(span.start, boundary), without)))
-        pieces = [recent.by_exchange, {name: summary for name, (summary, _) in waiting.items()}]
-        for name, summary in (item for piece in pieces for item in piece.items()):
-            if exchange is None or name == exchange:
-                found[name] = summary.merge(found[name]) if name in found else summary
-        return found, mode
+        stored = self._stored.get(Asked(mode, symbol, exchange, span, without))
+        return _merged([stored, {name: waiting[name][0] for name in waiting if exchange in (None, name)}])
 
     def _check(self, symbol: str, exchange: str | None) -> None:
         if symbol not in self._symbols:
@@ -200,6 +231,15 @@ class NodeMarket:
             return future.get(timeout=seconds)
         except (Timeout, ActorDeadError) as error:
             raise Unavailable("an actor does not answer; it is busy or being restarted") from error
+
+
+def _merged(pieces: Sequence[Mapping[str, Summary]]) -> dict[str, Summary]:
+    """Merge summaries by exchange."""
+    merged: dict[str, Summary] = {}
+    for piece in pieces:
+        for name, summary in piece.items():
+            merged[name] = summary.merge(merged[name]) if name in merged else summary
+    return merged
 
 
 def _priced(

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from actors.runtime import ActorInfo
+from actors.runtime import ActorInfo, DeadLetters
 from marketflow.domain.feed import REASONS, Reason
 from marketflow.ports import Clock
 
@@ -26,6 +26,7 @@ class FeedCounts(msgspec.Struct, array_like=True):
     aggregated: int = 0
     failed: int = 0
     stored: int = 0
+    waiting: int = 0
 
     @property
     def in_flight(self) -> int:
@@ -40,6 +41,7 @@ class FeedCounts(msgspec.Struct, array_like=True):
             self.aggregated + other.aggregated,
             self.failed + other.failed,
             self.stored + other.stored,
+            self.waiting + other.waiting,
         )
 
 
@@ -80,6 +82,10 @@ class NodeMeters:
     def stored(self, exchange: str, windows: int) -> None:
         """Count windows written to PostgreSQL."""
         self._feeds[exchange].stored += windows
+
+    def waiting(self, exchange: str, windows: int) -> None:
+        """Note how many windows are not stored as they are."""
+        self._feeds[exchange].waiting = windows
 
     def snapshot(self) -> bytes:
         """Return this node's counts, for the other workers of its server."""
@@ -135,21 +141,26 @@ class _FeedCollector(Collector):
             "marketflow_ticks_failed", "Lines of batches that a fault of MarketFlow lost.", labels=["exchange"]
         )
         stored = CounterMetricFamily("marketflow_windows_stored", "Windows written to PostgreSQL.", labels=["exchange"])
+        waiting = GaugeMetricFamily(
+            "marketflow_windows_waiting", "Windows that are not stored as they are.", labels=["exchange"]
+        )
         for exchange, counts in self._feeds().items():
+            waiting.add_metric([exchange], counts.waiting)
             received.add_metric([exchange], counts.received)
             aggregated.add_metric([exchange], counts.aggregated)
             failed.add_metric([exchange], counts.failed)
             stored.add_metric([exchange], counts.stored)
             for reason, lines in counts.rejected.items():
                 rejected.add_metric([exchange, reason], lines)
-        yield from (received, rejected, aggregated, failed, stored)
+        yield from (received, rejected, aggregated, failed, stored, waiting)
 
 
 class ActorCollector(Collector):
-    """Restarts and mailbox depths, read from the supervision tree."""
+    """Restarts and mailbox depths, read from the supervision tree, and the messages that nobody handled."""
 
-    def __init__(self, tree: Callable[[], list[ActorInfo]]) -> None:
+    def __init__(self, tree: Callable[[], list[ActorInfo]], dead_letters: DeadLetters) -> None:
         self._tree = tree
+        self._dead_letters = dead_letters
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all actors."""
@@ -160,4 +171,9 @@ class ActorCollector(Collector):
                 name = actor.path.partition("/")[2]
                 restarts.add_metric([name], actor.restarts)
                 depth.add_metric([name], actor.depth)
-        yield from (restarts, depth)
+        dead = CounterMetricFamily(
+            "marketflow_dead_letters", "Messages that no actor handled to the end.", labels=["reason"]
+        )
+        for reason, messages in self._dead_letters.counts.items():
+            dead.add_metric([reason], messages)
+        yield from (restarts, depth, dead)

@@ -42,6 +42,7 @@ from marketflow.domain.feed import Decoder
 from marketflow.domain.mode import LIVE, TEST, Mode
 from marketflow.domain.series import BLOCK_MS
 from marketflow.errors import Unavailable
+from marketflow.losses import LossCounter
 from marketflow.market import NodeMarket
 from marketflow.metrics import ActorCollector, NodeMeters
 from marketflow.ports import Feed
@@ -64,12 +65,14 @@ class Node:
         given_up: "_GivenUp",
         checks: Sequence[Callable[[], None]],
         shutdown: CoordinatedShutdown,
+        meters: NodeMeters,
     ) -> None:
         self.app = app
         self._system = system
         self._given_up = given_up
         self._checks = checks
         self._shutdown = shutdown
+        self._meters = meters
         self._log = structlog.get_logger("node")
 
     def start(self) -> None:
@@ -91,7 +94,7 @@ class Node:
         for report in self._shutdown.run():
             if report.late or report.errors:
                 self._log.error("stopped uncleanly", phase=report.name, late=report.late, errors=report.errors)
-        self._log.info("node stopped")
+        self._log.info("node stopped", **self._meters.totals())
 
 
 class _GivenUp:
@@ -130,7 +133,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
         ChildSpec(
             "cache",
             CacheActor,
-            (CacheMemory(initial), prices, symbols, exchanges, held + BLOCK_MS, clock),
+            (CacheMemory(initial, clock.now()), prices, symbols, exchanges, held + BLOCK_MS, clock),
             shutdown=2.0,
             drain_before_stop=True,
         ),
@@ -187,7 +190,8 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
     )
     modes = system.address("root/mode_supervisor").proxy()
     system.add_child("root", SupervisorSpec("feeds", Strategy.ONE_FOR_ONE))
-    registry.register(ActorCollector(system.tree))
+    system.subscribe(LossCounter(meters, aggregator.path))
+    registry.register(ActorCollector(system.tree, system.dead_letters))
 
     market = NodeMarket(
         system,
@@ -210,7 +214,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
             Phase("close clients", 0.5, [store.close, redis.close]),
         ]
     )
-    return Node(app, system, given_up, [lambda: check(redis), store.check], shutdown)
+    return Node(app, system, given_up, [lambda: check(redis), store.check], shutdown, meters)
 
 
 def _feeds(exchanges: Mapping[Mode, Sequence[Exchange]]) -> Callable[[Mode, str], Feed]:

@@ -42,6 +42,9 @@ class Meters(Protocol):
     def stored(self, exchange: str, windows: int) -> None:
         """Count windows stored in PostgreSQL."""
 
+    def waiting(self, exchange: str, windows: int) -> None:
+        """Note how many windows are not stored as they are."""
+
     def snapshot(self) -> bytes:
         """Return this node's counts, for the other workers of its server."""
 
@@ -106,6 +109,9 @@ class PriceCache(Protocol):
 
     def read_series(self, mode: Mode, exchange: str, since: int) -> dict[str, dict[int, bytes]]:
         """Return the slice records of an exchange that start at or after `since`, by symbol and start."""
+
+    def series_since(self, mode: Mode, since: int) -> int:
+        """Return since when the series here is complete (Unix ms); a Redis that does not say is told `since`."""
 
     def sweep(self, mode: Mode) -> None:
         """Remove latest prices that were not written for a minute, where the server cannot by itself; to be called

@@ -54,6 +54,11 @@ class OpenWindow:
             self.journal_partial = True
 
     @property
+    def left(self) -> Bar | None:
+        """What earlier runs left."""
+        return self._left
+
+    @property
     def whole(self) -> bool:
         """Whether the state includes the stored row."""
         return self._whole
@@ -122,16 +127,22 @@ class Book:
             group.to_store.add(symbol)
         return newest
 
-    def take_up_journal(self, journalled: Mapping[WindowKey, bytes]) -> None:
-        """Take up what earlier runs journalled. Raises msgspec.DecodeError for other bytes."""
+    def take_up_journal(self, journalled: Mapping[WindowKey, bytes]) -> int:
+        """Take up what earlier runs journalled; return the number of states that cannot be read, which are left out."""
+        unreadable = 0
         for key, state in journalled.items():
-            whole, bar = _decode_journalled(state)
+            try:
+                whole, bar = _decode_journalled(state)
+            except msgspec.DecodeError:
+                unreadable += 1
+                continue
             group = self._group(key.start)
             self._window(group, key.symbol, key.start).take_up_journal(bar, whole=whole)
             group.to_store.add(key.symbol)
             if not whole:
                 group.to_journal.add(key.symbol)  # with its row, as soon as that is known
         self.journal_known = True
+        return unreadable
 
     def take_up_rows(self, rows: Mapping[WindowKey, Bar], since: int) -> None:
         """Take up all rows that start at or after `since` (Unix ms), where the row of a window is not known yet."""
@@ -216,8 +227,14 @@ class Book:
                 group.to_store.discard(key.symbol)
 
     def settled(self, before: int) -> list[WindowKey]:
-        """Return the windows that end at or before `before` (Unix ms) and are stored, and drop them from the book."""
+        """Return the windows that end at or before `before` (Unix ms) and are stored, and drop them from the book.
+
+        None while the journal is unknown: what it has of a window must be added to what is known of it, and a row
+        alone does not tell whether it was.
+        """
         keys: list[WindowKey] = []
+        if not self.journal_known:
+            return keys
         for start in [start for start in self._groups if start + self._interval <= before]:
             group = self._groups[start]
             if not group.to_store:
@@ -239,6 +256,15 @@ class Book:
                 result = merge_optional(result, of_bar(group.windows[symbol].bar))
                 starts.append(at)
         return result, starts
+
+    def left(self, symbol: str, start: int) -> Summary | None:
+        """Return what earlier runs left of the windows of a symbol that start at or after `start`."""
+        result: Summary | None = None
+        for at, group in self._groups.items():
+            left = group.windows[symbol].left if at >= start and symbol in group.windows else None
+            if left is not None:
+                result = merge_optional(result, of_bar(left))
+        return result
 
     def bars(self, symbol: str) -> Iterator[Bar]:
         """Yield the states of a symbol's windows."""

@@ -27,6 +27,11 @@ def series(mode: Mode, exchange: str, block: int) -> str:
     return f"marketflow:{mode}:series:{exchange}:{block}"
 
 
+def series_since(mode: Mode) -> str:
+    """Since when the series in this Redis is complete (Unix ms); lost with it."""
+    return f"marketflow:{mode}:series_since"
+
+
 def windows_key(mode: Mode, exchange: str) -> str:
     """Hash: `symbol:start` -> the journalled state of a window."""
     return f"marketflow:{mode}:windows:{exchange}"

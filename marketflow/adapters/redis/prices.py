@@ -105,6 +105,12 @@ class RedisPriceCache:
                     found.setdefault(symbol, {})[start] = record
         return found
 
+    def series_since(self, mode: Mode, since: int) -> int:
+        """Return since when the series here is complete (Unix ms); a Redis that does not say is told `since`."""
+        key = keys.series_since(mode)
+        _, known = ask(self._client, [("SET", key, since, "NX"), ("GET", key)])
+        return int(known)
+
     def sweep(self, mode: Mode) -> None:
         """Remove latest prices that were not written for a minute, where the server cannot by itself."""
         if self._expiry() != "sweep":
