@@ -9,7 +9,7 @@ from gevent.event import Event
 
 from actors.messages import Batch
 from actors.runtime import Address, Backoff, GeventActor, MailboxSpec, Overflow
-from marketflow.domain.feed import Framer
+from marketflow.domain.feed import Framer, pieces
 from marketflow.domain.mode import Mode
 from marketflow.errors import Unavailable
 from marketflow.ports import Clock, Feed, FeedConnection, FeedStatus, Meters
@@ -109,11 +109,14 @@ class ExchangeActor(GeventActor):
 
     def _send(self, lines: bytes) -> None:
         now = self._clock.now()
-        self._order = max(self._order + 1, now * 1000)  # by the time of day, so that it also grows across restarts
-        count = lines.count(b"\n")
-        self._meters.received(self._exchange, count)
+        waiting = lines.count(b"\n")
+        self._meters.received(self._exchange, waiting)
         try:
-            self._router.tell(Batch(self._mode, self._exchange, self._order, now, count, lines))
+            for count, piece in pieces(lines):
+                # By the time of day, so that it also grows across restarts.
+                self._order = max(self._order + 1, now * 1000)
+                self._router.tell(Batch(self._mode, self._exchange, self._order, now, count, piece))
+                waiting -= count
         except BaseException:
-            self._meters.failed(self._exchange, count)
+            self._meters.failed(self._exchange, waiting)
             raise

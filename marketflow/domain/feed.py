@@ -3,13 +3,17 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
 
 MAX_LINE: Final = 64 * 1024
 """Longest line that an exchange may send, in bytes without its newline."""
+
+MAX_LINES: Final = 2_048
+"""Most lines of a batch. Bad lines take ten times as long as good ones, and may be as short as a byte: what is decoded
+at a time must not take so long that others wait for it."""
 
 Reason: TypeAlias = Literal[
     "malformed", "invalid_field", "unknown_symbol", "bad_price", "bad_timestamp", "line_too_long"
@@ -76,6 +80,18 @@ class Framer:
         return b"".join(kept)
 
 
+def pieces(lines: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield whole lines in pieces of at most MAX_LINES, each with its number of lines."""
+    count = lines.count(b"\n")
+    if count <= MAX_LINES:
+        yield count, lines
+        return
+    each = lines.split(b"\n")[:-1]
+    for start in range(0, count, MAX_LINES):
+        piece = each[start : start + MAX_LINES]
+        yield len(piece), b"\n".join(piece) + b"\n"
+
+
 class Decoded(msgspec.Struct):
     """What a batch of lines holds: its good ticks in columns, and its bad lines counted by reason."""
 
@@ -135,6 +151,9 @@ class Decoder:
         columns: Columns = {}
         rejected: Counter[Reason] = Counter()
         for line in lines.split(b"\n")[:-1]:
+            if not _may_be_object(line):
+                rejected["malformed"] += 1
+                continue
             try:
                 line.decode()
                 tick = self._any.decode(line)
@@ -179,6 +198,12 @@ def _one_a_line(lines: bytes, objects: int) -> bool:
         return False
     between = lines.count(b"}\n{")
     return between == objects - 1 or between + lines.count(b"}\r\n{") == objects - 1
+
+
+def _may_be_object(line: bytes) -> bool:
+    """Tell by its ends: a flood of lines that are nothing at all must cost no more than good ones."""
+    text = line.strip(b" \t\r")
+    return text.startswith(b"{") and text.endswith(b"}")
 
 
 def _is_json(line: bytes) -> bool:
