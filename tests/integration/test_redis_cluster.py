@@ -108,6 +108,7 @@ def test_a_node_that_goes_is_gone_at_once(a: Node, b: Node) -> None:
     b.others()
     assert a.others()
     b.cluster.withdraw()
+    assert a.client.smembers("marketflow:nodes") == {a.cluster.node.encode()}
     assert a.others() == {}
     b.others()
     assert a.others()
