@@ -46,9 +46,9 @@ class CacheMemory:
         self.waiting: dict[Mode, Waiting] = {mode: {} for mode in MODES}
         self.fed: set[tuple[Mode, str]] = set()
         """The feeds that this node has read: what Redis lost of them, this node writes again."""
+        self.known: set[tuple[Mode, str]] = set()
+        """The feeds of which this node knows what Redis had before: what Redis has of others comes on top."""
         self.redis_up = False
-        self.redis_read = False
-        """Whether what Redis had at the start has been read."""
         self.redis_error = "not connected yet"
 
 
@@ -93,6 +93,7 @@ class CacheActor(GeventActor):
         """Add a batch to what waits for the next flush, or take over what another node has flushed."""
         if isinstance(message, Learn):
             self._memory.views[message.mode].learn(self._change_of(message.flush))
+            self._memory.known.update((message.mode, exchange) for exchange in message.flush.slices)
             return
         gather(self._memory.waiting[message.mode], message.exchange, message.bars)
         self._memory.fed.add((message.mode, message.exchange))
@@ -239,11 +240,12 @@ class CacheActor(GeventActor):
             view.learn(self._change_of(Flush(latest, {})))
             for exchange in self._exchanges:
                 series = self._redis.read_series(mode, exchange, now - self._retention)
-                if self._memory.redis_read:
-                    view.learn(Change({}, {exchange: series}))
-                else:
+                feed = (mode, exchange)
+                if feed in self._memory.fed - self._memory.known:
                     view.add(exchange, series)
-        self._memory.redis_read = True
+                else:
+                    view.learn(Change({}, {exchange: series}))
+                self._memory.known.add(feed)
 
     def _refill(self) -> int:
         """Write all that this node's feeds brought, in pieces that leave room for others; return the slices."""

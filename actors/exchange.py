@@ -14,7 +14,10 @@ from marketflow.domain.mode import Mode
 from marketflow.errors import Unavailable
 from marketflow.ports import Clock, Feed, FeedConnection, FeedStatus, Meters
 
-RECONNECT = Backoff(initial=0.1, maximum=10.0, jitter=0.5)
+RECONNECT_SOON = Backoff(initial=0.1, maximum=0.8, jitter=0.5)
+"""In the first half minute of an outage, which is the time that a restart takes."""
+RECONNECT = Backoff(initial=1.0, maximum=8.0, jitter=0.5)
+SOON_MS = 30_000
 STALE_MS = 10_000
 """A connected feed that has sent nothing for so long is reported as stale."""
 
@@ -67,6 +70,7 @@ class ExchangeActor(GeventActor):
 
     def _read_for_ever(self) -> None:
         attempt = 0
+        connected = self._clock.monotonic()
         while not self._closing.is_set():
             received = False
             try:
@@ -84,7 +88,10 @@ class ExchangeActor(GeventActor):
             if self._closing.is_set():
                 break
             attempt = 0 if received else attempt + 1
-            delay = RECONNECT.delay(attempt, random.random())  # noqa: S311  # jitter needs no secrecy
+            if received:
+                connected = self._clock.monotonic()
+            backoff = RECONNECT_SOON if self._clock.monotonic() - connected < SOON_MS else RECONNECT
+            delay = backoff.delay(attempt, random.random())  # noqa: S311  # jitter needs no secrecy
             self._log.warning("reconnecting", reason=reason, attempt=attempt, delay_ms=round(delay * 1000))
             self._closing.wait(delay)
         self._closed.set()

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pykka import ActorDeadError
+
 from actors.messages import BarBatch, Batch
 from actors.runtime import Address, GeventActor, MailboxSpec, Overflow
 from marketflow.domain.feed import Decoder
@@ -10,7 +12,7 @@ from marketflow.ports import Meters
 
 
 class PriceWorkerActor(GeventActor):
-    """Decodes, validates and folds; what fails on its way is one batch, counted as failed."""
+    """Decodes, validates and folds. What it fails on is one batch, which is part of the windows or not, never half."""
 
     mailbox = MailboxSpec(bound=16, overflow=Overflow.HOLD)
 
@@ -25,18 +27,25 @@ class PriceWorkerActor(GeventActor):
         self._meters = meters
 
     def on_receive(self, batch: Batch) -> None:
-        """Turn a batch into bars for the cache and the aggregator."""
-        try:
-            decoded = self._decoder.decode(batch.data)
-            folded = fold_columns(decoded.ticks, batch.order, batch.received_at, self._max_skew)
-            if folded.accepted:
-                bars = BarBatch(batch.mode, batch.exchange, folded.bars, folded.accepted, batch.received_at)
-                self._cache.tell(bars)
-                self._aggregator.tell(bars)
-        except BaseException:
-            self._meters.failed(batch.exchange, batch.lines)
-            raise
+        """Turn a batch into bars for the aggregator and the cache."""
+        decoded = self._decoder.decode(batch.data)
+        folded = fold_columns(decoded.ticks, batch.order, batch.received_at, self._max_skew)
+        bars = BarBatch(batch.mode, batch.exchange, folded.bars, folded.accepted, batch.received_at)
+        if folded.accepted:
+            self._aggregator.tell(bars)
         for reason, lines in decoded.rejected.items():
             self._meters.rejected(batch.exchange, reason, lines)
         if folded.bad_timestamps:
             self._meters.rejected(batch.exchange, "bad_timestamp", folded.bad_timestamps)
+        if folded.accepted:
+            self._tell_cache(bars)
+
+    def _tell_cache(self, bars: BarBatch) -> None:
+        """Let queries see what the windows have by now, even if this is the last that this actor does."""
+        try:
+            self._cache.tell(bars)
+        except ActorDeadError:
+            pass  # nobody can ask any more
+        except BaseException:  # noqa: BLE001 - a kill, which it follows: the batch itself has not failed
+            self._cache.tell(bars)
+            self.stop()

@@ -187,14 +187,15 @@ class Mailbox:
         try:
             with gevent.Timeout(limit) as timer:
                 held.waiter.get()
-        except gevent.Timeout as error:
-            if error is not timer:
-                raise
-            if held.admitted is None:
-                raise Timeout(f"{self._path} was full for {limit} seconds") from None
-        finally:
+        except BaseException as error:
             if held.admitted is None:
                 self.held.remove(held)
+                if error is timer:
+                    raise Timeout(f"{self._path} was full for {limit} seconds") from None
+                raise
+            if error is not timer:
+                # A kill that came too late: the message is in. The sender must know that, and die afterwards.
+                _throw_later(error)
         if not held.admitted:
             self._dead(message, "dead")
             raise ActorDeadError(f"{self._path} stopped before there was room")
@@ -277,6 +278,15 @@ class Mailbox:
             self._dead(item, "stopped")
         while self.held:
             self.held.popleft().release(admitted=False)
+
+
+def _throw_later(error: BaseException) -> None:
+    """Raise in the current greenlet when it next lets others run."""
+    current = gevent.getcurrent()
+    if isinstance(current, gevent.Greenlet):
+        gevent.Greenlet.kill(current, error, block=False)
+    else:
+        gevent.get_hub().loop.run_callback(current.throw, error)
 
 
 def _key_of_plain(key: Callable[[Any], Hashable | None]) -> Callable[[Any], Hashable | None]:

@@ -1,0 +1,208 @@
+"""MarketFlow itself stopped under a flood, or killed: alone, with its servers, or one node of two."""
+
+import os
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from tests.support.fault_load import InterruptedLoad, Load
+from tests.support.fault_system import INTERVAL, FaultSystem, exchanges, fault_system
+from tests.support.feed_server import FeedServer, line, now_ms
+from tests.support.market_checks import same_row
+from tests.support.oracle import SYMBOLS, row_of
+from tests.support.segments import Loss, Segments, check_loss
+from tests.support.waiting import let_pass, wait_until
+
+MINUTE = 60_000
+PROMISE_MS = 100
+SLACK_MS = 200
+"""Until a tick that was sent is received, on a machine that has more to do."""
+
+
+def flood(feeds: list[FeedServer], done: threading.Event) -> list[threading.Thread]:
+    """Send as fast as it is taken."""
+
+    def send(feed: FeedServer) -> None:
+        number = 0
+        while not done.is_set():
+            now = now_ms()
+            number += 1
+            try:
+                feed.send(
+                    b"".join(
+                        line(symbol, 100.0 + number % 64 / 8, now - 3 * n) for n in range(40) for symbol in SYMBOLS
+                    )
+                )
+            except (OSError, TimeoutError):
+                return
+
+    threads = [threading.Thread(target=send, args=(feed,)) for feed in feeds]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@pytest.mark.quick
+def test_sigterm_in_mid_window_under_flood() -> None:
+    sent = Segments()
+    with exchanges(sent) as feeds, fault_system(feeds, interval="1m") as system:
+        system.start_ready()
+        done = threading.Event()
+        threads = flood(feeds, done)
+        let_pass(3)
+        began = time.monotonic()
+        status = system.terminate(10)
+        print(f"SIGTERM under flood: status {status} after {time.monotonic() - began:.1f} s")
+        done.set()
+        for thread in threads:
+            thread.join(60)
+        for feed in feeds:
+            feed.cut()
+        assert status == 0
+        assert system.processes() == []
+
+        system.start_ready()
+        first = check_prefixes(system, sent)
+        assert first > 20_000
+        counts = _last_counts(system)
+        assert counts["received"] == counts["aggregated"] == first
+        for feed in feeds:
+            feed.send_ticks([("BTCUSDT", 500.0, now_ms())])
+        wait_until(lambda: system.metric("marketflow_ticks_aggregated_total") == len(feeds), "more is received")
+        assert system.terminate(10) == 0
+        system.start_ready()
+        assert check_prefixes(system, sent) == first + len(feeds)
+        assert "Traceback" not in system.log
+
+
+def _last_counts(system: FaultSystem) -> dict[str, int]:
+    """Return what the node logged of its counts when it stopped."""
+    stopped = [text for text in system.log.splitlines() if "node stopped" in text][-1]
+    words = (word.split("=", 1) for word in stopped.split() if "=" in word)
+    return {name: int(value) for name, value in words if value.isdigit()}
+
+
+def check_prefixes(system: FaultSystem, sent: Segments) -> int:
+    """Check that what is stored is, of each connection, all up to some tick; return how many ticks that is."""
+    rows = system.rows()
+    total = 0
+    for exchange in sent.exchanges:
+        first, *rest = sent.connections(exchange)
+        later = [item.tick for ticks in rest for item in ticks]
+        stored = sum(row.row.ticks for row in rows if row.exchange == exchange)
+        total += stored
+        windows = defaultdict(list)
+        for tick in [item.tick for item in first][: stored - len(later)] + later:
+            windows[tick.symbol, tick.time - tick.time % MINUTE].append(tick)
+        found = {(row.symbol, row.window_start): row.row for row in rows if row.exchange == exchange}
+        assert found.keys() == windows.keys()
+        wrong = [key for key, row in found.items() if not same_row(row, row_of(windows[key]))]
+        assert not wrong
+    return total
+
+
+def kill_under_load(name: str, kill: Callable[[FaultSystem], None], *, restart: bool) -> None:
+    """Kill under load and let MarketFlow start again; what is lost must have been received just before."""
+    sent = Segments()
+    with exchanges(sent) as feeds, fault_system(feeds) as system:
+        system.start_ready()
+        with InterruptedLoad(feeds):
+            let_pass(3)
+            killed_at = now_ms()
+            kill(system)
+            for feed in feeds:
+                feed.cut()
+            began = time.monotonic()
+            if restart:
+                system.start()
+            wait_until(system.is_ready_again, "it serves again", 30)
+            served = time.monotonic() - began
+            for feed in feeds:
+                feed.wait_connected()
+            let_pass(2)
+        latest = max(item.tick.time for feed in feeds for item in sent.connections(feed.name)[-1])
+        wait_until(lambda: _stored_up_to(system, latest), "the last window is stored", 30)
+        loss: Loss | None = None
+
+        def exact() -> bool:
+            nonlocal loss
+            loss = check_loss(system.rows(), sent, INTERVAL, killed_at)
+            return True
+
+        wait_until(exact, "all is stored")
+        assert loss is not None
+        print(
+            f"{name}: lost {loss.ticks} ticks, the first sent {loss.longest_ago} ms before; served after {served:.1f} s"
+        )
+        assert loss.longest_ago <= PROMISE_MS + SLACK_MS
+        assert system.terminate() == 0
+        assert system.processes() == []
+
+
+def _stored_up_to(system: FaultSystem, latest: int) -> bool:
+    return max((row.window_start for row in system.rows()), default=0) >= latest - latest % INTERVAL
+
+
+@pytest.mark.quick
+def test_killed_node() -> None:
+    kill_under_load("node killed", lambda system: system.nodes()[0].kill(), restart=False)
+
+
+@pytest.mark.quick
+def test_killed_node_and_both_servers() -> None:
+    kill_under_load("all killed", FaultSystem.kill, restart=True)
+
+
+def test_killed_parent() -> None:
+    def kill(system: FaultSystem) -> None:
+        system.signal(signal.SIGKILL)
+        wait_until(lambda: not system.processes(), "no orphan is left", 15)
+
+    kill_under_load("parent killed", kill, restart=True)
+
+
+@pytest.mark.quick
+def test_one_of_two_nodes_killed() -> None:
+    sent = Segments()
+    with exchanges(sent) as feeds, fault_system(feeds, server={"workers": 2}) as system:
+        system.start_ready()
+        for feed in feeds:
+            feed.wait_connected()
+        with InterruptedLoad(feeds):
+            let_pass(3)
+            reader = next(process for process in system.nodes() if _reads(process, feeds))
+            victims = [feed for feed in feeds if _reads(reader, [feed])]
+            before = {feed.name: feed.connections for feed in victims}
+            killed_at = now_ms()
+            reader.kill()
+            for feed in victims:
+                feed.cut()
+            began = time.monotonic()
+            wait_until(
+                lambda: all(feed.connections > before[feed.name] for feed in victims), "the feeds are taken over", 15
+            )
+            taken_over = time.monotonic() - began
+            let_pass(3)
+        print(f"one of two nodes killed: {len(victims)} feeds taken over after {taken_over:.1f} s")
+        assert taken_over < 5
+        latest = max(item.tick.time for feed in feeds for item in sent.connections(feed.name)[-1])
+        wait_until(lambda: _stored_up_to(system, latest), "the last window is stored", 30)
+
+        def settled() -> bool:
+            return system.metric("marketflow_windows_waiting") == 0
+
+        wait_until(settled, "nothing waits any more", 10)
+        loss = check_loss(system.rows(), sent, INTERVAL, killed_at)
+        print(f"one of two nodes killed: lost {loss.ticks} ticks, the first sent {loss.longest_ago} ms before")
+        assert loss.longest_ago <= PROMISE_MS + SLACK_MS
+        assert system.terminate() == 0
+
+
+def _reads(process: psutil.Process, feeds: list[FeedServer]) -> bool:
+    ports = {feed.port for feed in feeds}
+    return any(connection.raddr and connection.raddr.port in ports for connection in process.net_connections("tcp"))
