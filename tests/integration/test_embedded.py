@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -36,6 +36,26 @@ def directory() -> Iterator[Path]:
     """A new directory that is closed to other users, as root's home is."""
     with tempfile.TemporaryDirectory(prefix="mf-") as name:
         yield Path(name)
+
+
+@contextmanager
+def owned(data: Path) -> Iterator[tuple[psutil.Process, Endpoints, list[psutil.Process]]]:
+    """Servers that another process owns: that process, where they are, and theirs."""
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(data)], stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            endpoints = Endpoints(next(owner.stdout).strip(), next(owner.stdout).strip())
+            servers = [psutil.Process(int(next(owner.stdout))) for _ in range(2)]
+            yield psutil.Process(owner.pid), endpoints, servers
+        finally:
+            owner.kill()
+
+
+def runs(process: psutil.Process) -> bool:
+    """Tell whether a process runs; one that has ended may still wait for whoever inherited it."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def bump(endpoints: Endpoints) -> tuple[int, int]:
@@ -106,38 +126,30 @@ def test_a_server_that_is_killed_is_back_with_its_data(directory: Path, which: s
 
 def test_a_killed_owner_takes_its_servers_along_and_the_next_recovers(directory: Path) -> None:
     data = directory / "data"
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(data)], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    with owner, owner.stdout as said:
-        endpoints = Endpoints(next(said).strip(), next(said).strip())
-        servers = [psutil.Process(int(next(said))) for _ in range(2)]
+    with owned(data) as (owner, endpoints, servers):
         assert bump(endpoints) == (1, 1)
         with pytest.raises(InUse, match="another MarketFlow uses"):
             EmbeddedServers(data).start()
         assert running_postgres(data) == endpoints.postgres_dsn
         owner.kill()
-    _, alive = psutil.wait_procs(servers, 10)
-    assert alive == []
+        wait_until(lambda: not any(map(runs, servers)), "the servers have ended")
     with EmbeddedServers(data) as endpoints:
         assert bump(endpoints) == (2, 2)
 
 
 def test_everything_killed_at_once_starts_again_by_itself(directory: Path) -> None:
     data = directory / "data"
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(data)], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    with owner, owner.stdout as said:
-        endpoints = Endpoints(next(said).strip(), next(said).strip())
+    with owned(data) as (owner, endpoints, servers):
         assert bump(endpoints) == (1, 1)
-        everything = [psutil.Process(owner.pid), *psutil.Process(owner.pid).children(recursive=True)]
-        for process in everything:
-            process.suspend()  # so that none sees another's end
-        for process in everything:
-            process.kill()
-    psutil.wait_procs(everything, 10)
+        everything = [owner, *owner.children(recursive=True)]
+        for act in (psutil.Process.suspend, psutil.Process.kill):  # first suspended, so that none sees another's end
+            for process in everything:
+                with suppress(psutil.NoSuchProcess):
+                    act(process)
+        wait_until(lambda: not any(map(runs, everything)), "all have ended")
     left = data / "postgres" / "postmaster.pid"
     # As if the machine had given the old process id to somebody else, as containers do.
-    left.write_text(left.read_text().replace(str(everything[1].pid), str(os.getpid())))
+    left.write_text(left.read_text().replace(str(servers[1].pid), str(os.getpid())))
     with EmbeddedServers(data) as endpoints:
         assert bump(endpoints) == (2, 2)
 
