@@ -1,0 +1,46 @@
+"""All benchmarks, and one table of what they measured: `python -m tests.load [--short] [ROW ...]`."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from tests.load import flood
+from tests.load.machine import Noise, Watch
+from tests.load.table import Figure, show, show_head, show_noise
+
+ROWS: dict[str, Callable[[bool], Iterator[Figure]]] = {
+    "flood": flood.figures,
+}
+
+
+def main() -> int:
+    """Run the rows that were named, or all; 1 where a ratio is below half of its target."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="measure each thing for seconds")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all when none is named")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.rows) - ROWS.keys():
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    load = ", ".join(f"{each:.2f}" for each in os.getloadavg())
+    print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load average before: {load}\n")
+    show_head()
+    measured: list[Figure] = []
+    noise: list[Noise] = []
+    for name in arguments.rows or ROWS:
+        watch = Watch(name)
+        found = list(ROWS[name](arguments.short))
+        noise.append(watch.stop())
+        show(found)
+        measured += found
+    show_noise(noise)
+    missed = [figure.what for figure in measured if not figure.met]
+    failed = [figure.what for figure in measured if figure.fails]
+    print(f"\n{len(measured) - len(missed)} of {len(measured)} met." + "".join(f"\nMissed: {what}" for what in missed))
+    print("".join(f"\nBelow half of its target: {what}" for what in failed), end="")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
