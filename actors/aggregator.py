@@ -70,6 +70,7 @@ class AggregatorActor(GeventActor):
         self._clock = clock
         self._meters = meters
         self._changed = Event()
+        self._journal_up = True
         self._log = structlog.get_logger("aggregator").bind(actor="aggregator")
 
     def on_start(self) -> None:
@@ -171,6 +172,14 @@ class AggregatorActor(GeventActor):
                 gevent.sleep(RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
 
     def _journal_once(self) -> None:
+        try:
+            self._write_journal()
+        except Unavailable:
+            self._journal_up = False
+            raise
+        self._journal_up = True
+
+    def _write_journal(self) -> None:
         for (mode, exchange), book in list(self._memory.books.items()):
             if not book.journal_known:
                 unreadable = book.take_up_journal(self._journal.load(mode, exchange))
@@ -225,7 +234,7 @@ class AggregatorActor(GeventActor):
             self._look_up_rows(mode, exchange, book)
             now = self._clock.now()
             end = book.clock.time(self._clock.monotonic(), now) - self._lateness
-            self._store_windows(mode, exchange, book, book.due(end, amended=amend))
+            self._store_windows(mode, exchange, book, book.due(end, amended=amend, journal_up=self._journal_up))
             settled = book.settled(first_start(now, self._memory.interval, self._max_skew) - self._max_skew)
             if settled:
                 self._forget(mode, settled)
@@ -239,7 +248,7 @@ class AggregatorActor(GeventActor):
         except Unavailable as error:
             self._log.warning("windows are not journalled", reason=str(error))
         for (mode, exchange), book in list(self._memory.books.items()):
-            self._store_windows(mode, exchange, book, book.due(None))
+            self._store_windows(mode, exchange, book, book.due(None, journal_up=self._journal_up))
 
     def _look_up_rows(self, mode: Mode, exchange: str, book: Book) -> None:
         """Take up the rows of windows that are not known yet: at first all recent ones, later those of odd ticks."""

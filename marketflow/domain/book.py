@@ -17,7 +17,7 @@ class OpenWindow:
     What was left may be known from the journal, from the stored row, or from both. States of one window only grow, so
     of two that include each other the one with more ticks is right. A journalled state is whole when it includes
     the row; one that is not was begun while the row could not be read, and has none of its ticks. So that this stays
-    true, nothing is stored of a window while the journal may have such a state of it.
+    true, a window is not stored while the journal may have such a state of it, unless the journal is away.
     """
 
     __slots__ = ("_left", "_own", "_whole", "journal_partial", "row_known", "stored")
@@ -203,17 +203,19 @@ class Book:
             if group is not None:
                 group.to_journal.add(key.symbol)
 
-    def due(self, time: int | None, *, amended: bool = True) -> dict[WindowKey, Bar]:
+    def due(self, time: int | None, *, amended: bool = True, journal_up: bool = True) -> dict[WindowKey, Bar]:
         """Return the changed windows that end at or before `time` (Unix ms; None: all of them, also the open ones).
 
-        Without `amended`, those that were stored before are left out.
+        Without `amended`, those that were stored before are left out. While the journal is up, those that it has without
+        their row wait until it has them with it.
         """
         return {
             WindowKey(self._exchange, symbol, start): window.bar
             for start, group in sorted(self._groups.items())
             if time is None or start + self._interval <= time
             for symbol in group.to_store
-            if (window := group.windows[symbol]).row_known and not window.journal_partial
+            if (window := group.windows[symbol]).row_known
+            if not (window.journal_partial and journal_up)
             if amended or not window.stored
         }
 

@@ -134,6 +134,7 @@ def test_a_state_that_was_journalled_without_its_row_is_not_stored_before_it_is_
     book.journalled(book.take_to_journal())
     book.take_up_rows({}, 0)
     assert book.due(None) == {}
+    assert [bar.count for bar in book.due(None, journal_up=False).values()] == [1]
     book.journalled(book.take_to_journal())
     assert [bar.count for bar in book.due(None).values()] == [1]
 
