@@ -206,8 +206,8 @@ class Book:
     def due(self, time: int | None, *, amended: bool = True, journal_up: bool = True) -> dict[WindowKey, Bar]:
         """Return the changed windows that end at or before `time` (Unix ms; None: all of them, also the open ones).
 
-        Without `amended`, those that were stored before are left out. While the journal is up, those that it has without
-        their row wait until it has them with it.
+        Without `amended`, those that were stored before are left out. While the journal is up, those that it has
+        without their row wait until it has them with it.
         """
         return {
             WindowKey(self._exchange, symbol, start): window.bar
