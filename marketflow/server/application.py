@@ -48,6 +48,10 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "keepalive": 15,
             "timeout": 30,
             "graceful_timeout": GRACE_S,
+            # No header says who a client is, not even on this machine: where one is believed, anyone can send it.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
             "limit_request_line": 4094,
             "limit_request_fields": 64,
             "limit_request_field_size": 8190,

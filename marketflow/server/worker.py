@@ -25,6 +25,8 @@ _HEARTBEAT_S = 1.0
 _LAST_REQUESTS_S = 2.0
 """How long requests may go on once the worker is told to stop."""
 _LINGER_S = 1.0
+_TAKE_S = 30.0
+"""How long a client may take for an answer: one that reads nothing would otherwise hold its connection for ever."""
 
 _PROBLEMS = {
     errors.LimitRequestLine: (414, "URI Too Long"),
@@ -116,6 +118,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_request(self, listener_name: Any, req: Any, sock: socket, addr: Any) -> Any:
         """Answer a request, then let the others have their turn. A client whose next request is there already is
         otherwise served on and on: reading it does not wait, and nobody else comes up."""
+        sock.settimeout(_TAKE_S)
         answered = super().handle_request(listener_name, req, sock, addr)
         gevent.sleep(0)
         return answered
