@@ -21,6 +21,8 @@ _log = structlog.get_logger(component="service")
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 """How long to wait before the next attempt; the last is kept. A program that ran for a minute starts over."""
 
+_SETTINGS_PREFIX = "MARKETFLOW_"
+
 LineLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -40,7 +42,7 @@ class Spec(NamedTuple):
     privileges: Sequence[str] = ()
     """More arguments for setpriv: another user, capabilities."""
     environment: Mapping[str, str] | None = None
-    """Its environment; None for our own."""
+    """Its environment; None for ours without the settings."""
     level: Callable[[str], LineLevel] = lambda _line: "debug"
     """At which level a line it says is logged."""
 
@@ -140,7 +142,7 @@ class Service:
                 # Ctrl-C in a terminal reaches a whole process group; these are stopped by us, in order.
                 start_new_session=True,
                 cwd="/" if self._spec.environment is not None else None,
-                env=self._spec.environment,
+                env=without_settings() if self._spec.environment is None else self._spec.environment,
                 encoding="utf-8",
                 errors="replace",
             )
@@ -185,6 +187,12 @@ def with_parent(last_signal: signal.Signals, privileges: Sequence[str] = ()) -> 
     if program is None:
         raise StartupError("the program setpriv (package util-linux) is needed and not there")
     return [program, f"--pdeathsig={last_signal.name.removeprefix('SIG')}", *privileges, "--"]
+
+
+def without_settings() -> dict[str, str]:
+    """Return our environment without MarketFlow's settings: they may hold secrets, and anyone who may look at a child
+    would see them there."""
+    return {key: value for key, value in os.environ.items() if not key.upper().startswith(_SETTINGS_PREFIX)}
 
 
 def _ended(status: int) -> str:

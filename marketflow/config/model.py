@@ -135,7 +135,13 @@ class Redis(Section):
 class Postgres(Section):
     """PostgreSQL."""
 
-    dsn: Annotated[SecretStr, secret(names_postgres, "a postgresql:// URL or key=value pairs")] = Field(
+    dsn: Annotated[
+        SecretStr,
+        secret(
+            names_postgres,
+            "a postgresql:// URL (with %40, %2F and %3A for @, / and : in a password) or key=value pairs",
+        ),
+    ] = Field(
         default=SecretStr(""),
         description="`postgresql://` URL or `key=value` pairs. Empty: an embedded server under `storage.data_dir`.",
     )

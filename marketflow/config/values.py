@@ -91,17 +91,25 @@ def secret(check: Callable[[str], bool], accepted: str) -> AfterValidator:
 
 
 def names_redis(url: str) -> bool:
+    """Tell whether a URL can be one. An @ behind the host means that a password, cut by a / or ?, was taken for it."""
     try:
         parts = urlsplit(url)
         named = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname)
-        valid_port = parts.port != 0
+        cut = "@" in parts.path + parts.query + parts.fragment
+        valid = parts.port != 0 and (parts.scheme == "unix" or not cut)
     except ValueError:
         return False
-    return parts.scheme in {"redis", "rediss", "unix"} and named and valid_port
+    return parts.scheme in {"redis", "rediss", "unix"} and named and valid
 
 
 def names_postgres(dsn: str) -> bool:
-    return re.fullmatch(r"postgres(ql)?://.+|[a-z_]+\s*=.+", dsn) is not None
+    """Tell whether a DSN can be one. Where a password in a URL has an @, / or : as it is, libpq takes a part of it for
+    the host or the port, and says it aloud when it does not find that."""
+    match = re.fullmatch(r"postgres(ql)?://(([^@/?]*)@)?(?P<hosts>[^@/?]*)([/?][^@]*)?", dsn)
+    if match is None:
+        return re.fullmatch(r"[a-z_]+\s*=.+", dsn) is not None
+    ports = re.sub(r"\[[^\]]*\]", "", match["hosts"]).split(",")
+    return dsn.partition("://")[2] != "" and all(re.fullmatch(r"[^:]*(:[0-9]*)?", port) for port in ports)
 
 
 def from_text(value: Any) -> Any:

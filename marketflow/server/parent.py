@@ -20,7 +20,7 @@ from marketflow.config import Settings
 from marketflow.errors import StartupError
 from marketflow.server.generator import Generator
 from marketflow.server.job import FAILED, NODE, READY, Job
-from marketflow.service import with_parent
+from marketflow.service import with_parent, without_settings
 
 _log = structlog.get_logger(component="server")
 
@@ -124,6 +124,7 @@ class _Http:
             stdin=subprocess.PIPE,
             pass_fds=(listener.fileno(), channel),
             start_new_session=True,
+            env=without_settings(),
         )
         os.close(channel)
         job = Job(settings, endpoints, build, listener.fileno(), channel)

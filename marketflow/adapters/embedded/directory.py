@@ -39,6 +39,7 @@ class DataDirectory:
             # Root's PostgreSQL runs as another user, who must get through here.
             self.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
             lock = (self.path / "lock").open("a")
+            os.fchmod(lock.fileno(), 0o600)  # who can open it can lock it
         except OSError as error:
             raise StartupError(f"the data directory {self.path} cannot be used: {error.strerror}") from None
         try:

@@ -192,5 +192,6 @@ def _level(line: str) -> LineLevel:
     if severity == "PANIC":
         return "error"
     # While it starts or stops it tells each client so, who in turn tell us.
-    everyday = "the database system is" in line or "terminating connection" in line
+    # yoyo drops a table that is not there to find out whether it may.
+    everyday = any(words in line for words in ("the database system is", "terminating connection", "yoyo_tmp_"))
     return "warning" if severity in {"FATAL", "ERROR", "WARNING"} and not everyday else "debug"

@@ -78,7 +78,7 @@ def _refusing(client: redis.Redis, refusal: type[redis.exceptions.RedisError]) -
     try:
         yield
     except (refusal, redis.exceptions.AuthenticationError) as error:
-        message = f"{_name(client)} refuses: {_line(error)}"
+        message = f"{_name(client)} refuses: {_line(client, error)}"
         raise StartupError(message) from None
 
 
@@ -99,7 +99,7 @@ def answering(client: redis.Redis) -> Iterator[None]:
 
 def unavailable(client: redis.Redis, reason: object) -> Unavailable:
     """Return the exception that says in one line which server did not answer, and why."""
-    return Unavailable(f"{_name(client)}: {_line(reason)}")
+    return Unavailable(f"{_name(client)}: {_line(client, reason)}")
 
 
 def ask(client: redis.Redis, commands: Iterable[Command]) -> list[Any]:
@@ -213,5 +213,9 @@ def _name(client: redis.Redis) -> str:
     return f"Redis at {address}"
 
 
-def _line(reason: object) -> str:
-    return " ".join(str(reason).split())[:200]
+def _line(client: redis.Redis, reason: object) -> str:
+    """Return a reason in one line. A server quotes the commands that it does not know; AUTH may be one of them."""
+    text = str(reason)
+    if password := client.get_connection_kwargs().get("password"):
+        text = text.replace(password, "***")
+    return " ".join(text.split())[:200]
