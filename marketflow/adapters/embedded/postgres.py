@@ -59,8 +59,9 @@ def postgres(data: Path, sockets: Path) -> tuple[Spec, str]:
         found = _version(data)
         if found != _VERSION:
             raise StartupError(f"{data} holds the data of PostgreSQL {found}, and this is PostgreSQL {_VERSION}")
-        # Nothing of ours works here, as was just seen, and the process id in it may by now be somebody else's.
-        (data / "postmaster.pid").unlink(missing_ok=True)
+        # Nothing of ours works here, as was just seen, and the process id in these may by now be somebody else's.
+        for left in (data / "postmaster.pid", directory / ".s.PGSQL.5432.lock"):
+            left.unlink(missing_ok=True)
         settings = {**_SETTINGS, "unix_socket_directories": str(directory)}
         return [
             str(programs / "postgres"),
