@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.support.feed_server import FeedServer, now_ms
-from tests.support.market_checks import check_extreme, check_rows, wait_aggregated, wait_stored
+from tests.support.market_checks import check_extreme, check_rows, wait_aggregated, wait_served, wait_stored
 from tests.support.oracle import Oracle
 from tests.support.system import System, installed, live_config
 from tests.support.waiting import let_pass, wait_until
@@ -62,6 +62,7 @@ def test_redis_frozen_memory_answers(system: System, oracle: Oracle, feeds: list
     with frozen(system.process_of("valkey-server")):
         send(feeds, 200.0)
         wait_price(system, 200.0, "memory")
+        wait_served(system, oracle)
         began = time.monotonic()
         body = system.body("/prices/highest/ETHUSDT?period=1m")
         assert time.monotonic() - began < 2
@@ -82,6 +83,7 @@ def test_redis_killed_comes_back_and_is_filled_again(system: System, oracle: Ora
     wait_price(system, 400.0, "redis")
     with system.redis() as client:
         wait_until(lambda: client.hlen("marketflow:live:latest:BTCUSDT") == 3, "the prices are in Redis again")
+    wait_served(system, oracle)
     body = system.body("/prices/lowest/ETHUSDT?period=1m")
     check_extreme(body, oracle, "lowest", "ETHUSDT", None)
     check_rows(wait_stored(system, len(oracle.ticks)), oracle, SECOND)

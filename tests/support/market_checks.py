@@ -53,9 +53,9 @@ def check_rows(rows: list[StoredRow], oracle: Oracle, interval: int, mode: str =
     """Compare every row of a mode with the oracle, and find every window of the oracle."""
     found = {(row.exchange, row.symbol, row.window_start): row.row for row in rows if row.mode == mode}
     expected = oracle.windows(interval)
-    assert found.keys() == expected.keys()
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
     wrong = {key: (row, expected[key]) for key, row in found.items() if not same_row(row, expected[key])}
-    assert not wrong
+    assert not wrong, wrong
 
 
 def check_extreme(body: dict[str, Any], oracle: Oracle, kind: str, symbol: str, exchange: str | None) -> None:
@@ -63,14 +63,15 @@ def check_extreme(body: dict[str, Any], oracle: Oracle, kind: str, symbol: str, 
     ticks = oracle.of(symbol, exchange, body["from"], body["to"])
     best = (highest if kind == "highest" else lowest)(ticks)
     same = {tick.exchange for tick in ticks if (tick.price, tick.time) == (best.price, best.time)}
-    assert (body["price"], body["timestamp"], body["ticks"]) == (best.price, best.time, len(ticks))
-    assert body["exchange"] in same
+    found = (body["price"], body["timestamp"], body["ticks"])
+    assert found == (best.price, best.time, len(ticks)), (body, best, len(ticks))
+    assert body["exchange"] in same, body
 
 
 def check_average(body: dict[str, Any], oracle: Oracle, symbol: str, exchange: str | None) -> None:
     """Compare an answer to average with the oracle, over the span that the answer names."""
     ticks = oracle.of(symbol, exchange, body["from"], body["to"])
-    assert body["ticks"] == len(ticks)
+    assert body["ticks"] == len(ticks), (body, len(ticks))
     assert body["price"] == pytest.approx(sum(tick.price for tick in ticks) / len(ticks), rel=TOLERANCE)
     assert body["exchange"] == exchange
     assert "timestamp" not in body
