@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from tests.load import flood
+from tests.load import flood, rest, visible
 from tests.load.machine import Noise, Watch
 from tests.load.table import Figure, show, show_head, show_noise
 
 ROWS: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "flood": flood.figures,
+    "visible": visible.figures,
+    "rest": rest.figures,
 }
 
 
