@@ -1,5 +1,5 @@
 #!/usr/local/bin/python3 -IS
-"""Exit with 0 when what runs in this container can serve: `healthcheck` asks MarketFlow, `healthcheck PORT` connects."""
+"""Exit with 0 if what runs in this container can serve: `healthcheck` asks MarketFlow, `healthcheck PORT` connects."""
 
 import os
 import socket
