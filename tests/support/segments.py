@@ -1,6 +1,8 @@
 """What exchanges sent, connection by connection: what a kill may have cost is the end of one of them."""
 
-from collections import defaultdict
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tests.support.market_checks import same_row
@@ -16,18 +18,19 @@ class SentTick(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What was sent on a connection before a kill and is not stored, and how long before the kill the first of it (ms)."""
+    """What was sent before a kill and is not stored: ticks, and how long before the kill the first was sent (ms)."""
 
     ticks: int
     longest_ago: int
 
 
 class Segments(Oracle):
-    """An oracle that keeps the connections of an exchange apart."""
+    """Notes as an oracle does, and keeps the connections of an exchange apart. For whole and good lines only."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._connections: dict[str, list[list[tuple[bytes, int]]]] = defaultdict(lambda: [[]])
+        self._connections: dict[str, list[deque[tuple[bytes, int]]]] = defaultdict(lambda: [deque()])
+        self._read: dict[tuple[str, int], list[SentTick]] = {}
 
     def sent(self, exchange: str, data: bytes, now: int) -> None:
         """Note bytes that an exchange sent."""
@@ -35,11 +38,16 @@ class Segments(Oracle):
 
     def cut(self, exchange: str) -> None:
         """Note that the connection ended."""
-        self._connections[exchange].append([])
+        self._connections[exchange].append(deque())
 
     def connections(self, exchange: str) -> list[list[SentTick]]:
         """Return the ticks of each connection that brought any, in order."""
-        return [ticks for sends in self._connections[exchange] if (ticks := _ticks_of(exchange, sends))]
+        for number, sends in enumerate(self._connections[exchange]):
+            ticks = self._read.setdefault((exchange, number), [])
+            while sends:
+                ticks += _ticks_of(exchange, *sends.popleft())
+        found = [self._read[exchange, number] for number in range(len(self._connections[exchange]))]
+        return [ticks for ticks in found if ticks]
 
     @property
     def exchanges(self) -> list[str]:
@@ -47,13 +55,10 @@ class Segments(Oracle):
         return sorted(self._connections)
 
 
-def _ticks_of(exchange: str, sends: list[tuple[bytes, int]]) -> list[SentTick]:
-    ticks: list[SentTick] = []
-    for data, now in sends:
-        oracle = Oracle()
-        oracle.sent(exchange, data, now)
-        ticks += (SentTick(tick, now) for tick in oracle.ticks)
-    return ticks
+def _ticks_of(exchange: str, data: bytes, now: int) -> Iterator[SentTick]:
+    for line in data.splitlines():
+        fields = json.loads(line)
+        yield SentTick(Tick(exchange, fields["symbol"], fields["price"], fields["timestamp"]), now)
 
 
 def check_loss(rows: list[StoredRow], sent: Segments, interval: int, killed_at: int) -> Loss:
@@ -67,8 +72,8 @@ def check_loss(rows: list[StoredRow], sent: Segments, interval: int, killed_at: 
         connections = sent.connections(exchange)
         before: dict[tuple[str, str, int], list[SentTick]] = defaultdict(list)
         after: dict[tuple[str, str, int], list[SentTick]] = defaultdict(list)
-        for number, ticks in enumerate(connections):
-            for item in ticks:
+        for number, connection in enumerate(connections):
+            for item in connection:
                 tick = item.tick
                 key = (exchange, tick.symbol, tick.time - tick.time % interval)
                 (after if number else before)[key].append(item)
