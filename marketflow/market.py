@@ -1,6 +1,7 @@
 """The market as the API asks for it: a query goes to the actor that knows, and past it where that cannot answer."""
 
 from collections.abc import Mapping, Sequence
+from sys import float_info
 from typing import Any, NamedTuple
 
 import structlog
@@ -255,7 +256,8 @@ def _priced(
     name: str | None = exchange
     time: int | None = None
     if kind == "average":
-        price = sum(summary.total for summary in by_exchange.values()) / ticks
+        # A total past all doubles is infinite, which JSON does not have.
+        price = min(sum(summary.total for summary in by_exchange.values()) / ticks, float_info.max)
     elif kind == "highest":
         name = min(by_exchange, key=lambda each: (-by_exchange[each].high, by_exchange[each].high_time))
         price, time = by_exchange[name].high, by_exchange[name].high_time

@@ -12,7 +12,6 @@ from marketflow.domain.bar import Bar, fold, merge
 from marketflow.domain.mode import LIVE, MODES, TEST, Mode
 from marketflow.domain.summary import Summary, of_bar
 from marketflow.domain.window import StoredWindow, WindowKey
-from marketflow.errors import Unavailable
 from marketflow.ports import Latest
 from tests.support.postgres_server import VERSIONS, PostgresServer, running_server
 
@@ -105,12 +104,13 @@ def test_prices_come_back_bit_for_bit(store: PostgresStore, price: float) -> Non
     assert store.load(LIVE, "exchange1", NOON) == [without_order(stored)]
 
 
-def test_a_total_past_all_doubles_is_stored_and_makes_no_answer(store: PostgresStore) -> None:
+def test_a_total_past_all_doubles_is_stored_and_leaves_highest_and_lowest(store: PostgresStore) -> None:
     stored = [window(NOON, 1.7e308), window(NOON + MINUTE, 1.7e308), window(NOON + 2 * MINUTE, 1.7e308, 1.7e308)]
     store.store(stored)
     assert store.load(LIVE, "exchange1", NOON + 2 * MINUTE)[0].bar.total == math.inf
-    with pytest.raises(Unavailable, match="out of range"):
-        store.summarize(LIVE, "BTCUSDT", None, NOON, NOON + 2 * MINUTE, ())
+    found = store.summarize(LIVE, "BTCUSDT", None, NOON, NOON + 3 * MINUTE, ())["exchange1"]
+    assert (found.high, found.low, found.count) == (1.7e308, 1.7e308, 4)
+    assert math.isfinite(found.total)
 
 
 @pytest.mark.parametrize("start", [0, 1, 999, NOON + 1, NOON + 17, 4_102_444_799_999])

@@ -39,10 +39,11 @@ LOAD = """
     WHERE mode = %(mode)s AND exchange = %(exchange)s AND window_start >= %(since)s
 """
 
-# An array compares by its first element, then by its second: of equal prices the earliest time.
+# An array compares by its first element, then by its second: of equal prices the earliest time. PostgreSQL refuses a
+# sum past all doubles: one exchange with prices that cannot be would take highest and lowest from everybody.
 SUMMARIZE = """
     SELECT exchange, max(ARRAY[max_price, -high_time]), min(ARRAY[min_price, low_time]),
-        sum(total_price), sum(tick_count)::bigint
+        sum(least(total_price, 1e300)), sum(tick_count)::bigint
     FROM aggregated_prices
     WHERE mode = %(mode)s AND pair_name = %(symbol)s AND window_start >= %(start)s AND window_start < %(end)s
 """
