@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types lock clean
+.PHONY: help run test test-all lint types coverage lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -21,11 +21,24 @@ help:            ## this list
 run: .venv/.run  ## set up, then run the whole system on embedded servers
 	$(BIN)/marketflow run
 
-test: .venv/.dev ## set up, then lint, check types and run the default tests
+test: .venv/.dev lint types ## set up, then lint, check types and run the default tests
+	TEST_AGAIN=$(BIN)/pytest $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+test-all: .venv/.dev ## everything, on each Python that is here (tox.ini)
+	$(BIN)/tox run-parallel --parallel 2 --parallel-no-spinner $(ARGS)
+
+lint: .venv/.dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/.dev ## check types
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+coverage: .venv/.dev ## measure what the tests cover, in every process
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lock: .venv/.dev ## pin again what `make run`, the image and `make test` install
 	$(BIN)/uv pip compile $(UV_ARGS) --extra embedded setup.cfg requirements/build.in -o requirements/run.txt
