@@ -119,30 +119,44 @@ class NodeMarket:
         recent: Summaries = self._get(self._cache.summaries(symbol, exchange, span))
         if span.start < recent.since:
             try:
-                earlier = self._earlier(recent, symbol, exchange, floor(span.start, self._interval))
+                if self._has_earlier(symbol, exchange, floor(span.start, self._interval), recent):
+                    return None
             except Unavailable as error:
                 self._log.warning("answering without what earlier runs may have stored", reason=str(error))
-                earlier = {}
-            if earlier:
-                return None
         return _Answer(recent.mode, recent.source, span, recent.by_exchange)
+
+    def _has_earlier(self, symbol: str, exchange: str | None, start: int, recent: Summaries) -> bool:
+        """Tell whether windows from `start` on have ticks that the series does not have."""
+        begin = max(start, floor(recent.since, self._interval))
+        if self._left(recent.mode, symbol, exchange, begin):
+            return True
+        windows = self._windows(recent.mode, symbol, exchange, Span(start, begin))
+        if not windows:
+            return False
+        # Ticks that came late have their windows before the series begins, and are in both.
+        late: Summaries = self._get(self._cache.summaries(symbol, exchange, Span(start, begin)))
+        return any(
+            name not in late.by_exchange or windows[name].count > late.by_exchange[name].count for name in windows
+        )
 
     def _joined(self, symbol: str, exchange: str | None, span: Span) -> _Answer:
         """Join rows, windows that are not stored yet, and the slices since the first window that they cover whole."""
         boundary = -floor(-(span.end - self._held), self._interval)
         recent: Summaries = self._get(self._cache.summaries(symbol, exchange, Span(boundary, span.end)))
-        if boundary < recent.since:
-            found = self._earlier(recent, symbol, exchange, span.start)
-        else:
-            found = self._windows(recent.mode, symbol, exchange, Span(span.start, boundary))
-        return _Answer(recent.mode, "postgres", span, _merged([found, recent.by_exchange]))
+        left: dict[str, Summary] = {}
+        if (
+            boundary < recent.since
+        ):  # the series begins in the middle of a window: what earlier runs left of that counts
+            boundary = floor(recent.since, self._interval)
+            recent = self._get(self._cache.summaries(symbol, exchange, Span(boundary, span.end)))
+            left = self._left(recent.mode, symbol, exchange, boundary)
+        windows = self._windows(recent.mode, symbol, exchange, Span(span.start, boundary))
+        return _Answer(recent.mode, "postgres", span, _merged([windows, left, recent.by_exchange]))
 
-    def _earlier(self, recent: Summaries, symbol: str, exchange: str | None, start: int) -> dict[str, Summary]:
-        """Return what was received from `start` (a window's) until the series begins, by exchange."""
-        begin = max(start, floor(recent.since, self._interval))
-        left: dict[str, Summary] = self._get(self._aggregator.left(recent.mode, symbol, begin))
-        found = self._windows(recent.mode, symbol, exchange, Span(start, begin))
-        return _merged([found, {name: left[name] for name in left if exchange in (None, name)}])
+    def _left(self, mode: Mode, symbol: str, exchange: str | None, start: int) -> dict[str, Summary]:
+        """Return what earlier runs left of the windows that start at or after `start`, by exchange."""
+        left: dict[str, Summary] = self._get(self._aggregator.left(mode, symbol, start))
+        return {name: left[name] for name in left if exchange in (None, name)}
 
     def _windows(self, mode: Mode, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
         """Return what the windows that start in a span amount to, by exchange: those in memory, and rows."""

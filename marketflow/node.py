@@ -152,7 +152,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
                 clock,
                 meters,
             ),
-            shutdown=5.0,
+            shutdown=3.5,
             drain_before_stop=True,
         ),
     )
@@ -207,14 +207,15 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
         retention=settings.storage.retention,
     )
     app = create_app(market, _api_settings(settings, symbols, exchanges), registry)
+    # Together with the last requests within gunicorn's grace; what PostgreSQL does not take in time is in the journal.
     shutdown = CoordinatedShutdown(
         [
-            Phase("close feeds", 2.5, [lambda: modes.close_feeds().get()]),
-            Phase("drain and flush", 6.0, [lambda: system.stop(timeout=6.0)]),
+            Phase("close feeds", 1.5, [lambda: modes.close_feeds().get()]),
+            Phase("drain and flush", 4.0, [lambda: system.stop(timeout=4.0)]),
             Phase("close clients", 0.5, [store.close, redis.close]),
         ]
     )
-    return Node(app, system, given_up, [lambda: check(redis), store.check], shutdown, meters)
+    return Node(app, system, given_up, [lambda: check(redis), store.check, store.migrate], shutdown, meters)
 
 
 def _feeds(exchanges: Mapping[Mode, Sequence[Exchange]]) -> Callable[[Mode, str], Feed]:

@@ -12,7 +12,7 @@ from marketflow import logs
 from marketflow.server.job import Job
 from marketflow.server.worker import NodeWorker
 
-GRACE_S = 7
+GRACE_S = 8
 """How long a worker has to finish requests and drain its node; with the other servers' stops it stays below 10 s."""
 
 

@@ -25,7 +25,7 @@ from marketflow.service import with_parent, without_settings
 _log = structlog.get_logger(component="server")
 
 _BACKLOG = 2048
-_HTTP_STOP_S = 7.5
+_HTTP_STOP_S = 8.5
 """A little more than gunicorn's own grace."""
 
 
