@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from tests.load import flood, rest, visible
+from tests.load import flood, growth, minute, rest, runtime, visible, workers
 from tests.load.machine import Noise, Watch
 from tests.load.table import Figure, show, show_head, show_noise
 
@@ -14,6 +14,11 @@ ROWS: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "flood": flood.figures,
     "visible": visible.figures,
     "rest": rest.figures,
+    "symbols": growth.of_symbols,
+    "feeds": growth.of_feeds,
+    "minute": minute.figures,
+    "workers": workers.figures,
+    "runtime": runtime.figures,
 }
 
 

@@ -1,0 +1,88 @@
+"""What more symbols and more feeds cost: at a flood, and at one rate over all of them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from marketflow.domain.bar import SLICE_MS
+from marketflow.domain.series import BLOCK_MS, RECORD_BYTES
+from marketflow.node import HELD_MS
+from tests.load.node import Stretch, running, switch
+from tests.load.sources import generator, live_and_test, symbols
+from tests.load.table import Figure, limit, ratio
+from tests.support.waiting import let_pass
+
+RATE = 50_000
+"""Ticks per second over all feeds, besides the flood."""
+FEW_SYMBOLS, MANY_SYMBOLS = 5, 5_000
+FEW_FEEDS, MANY_FEEDS = 3, 100
+_SLICES = (HELD_MS + BLOCK_MS) // SLICE_MS
+
+
+class _Size(NamedTuple):
+    """What one size of system did at the flood and at the rate, and its memory before and after the flood."""
+
+    flood: Stretch
+    steady: Stretch
+    started: float
+    grown: float
+
+
+def of_symbols(short: bool) -> Iterator[Figure]:
+    """Compare 5 symbols with 5,000."""
+    few, many = (_measure(FEW_FEEDS, count, short) for count in (FEW_SYMBOLS, MANY_SYMBOLS))
+    yield from _kept("symbols", FEW_SYMBOLS, MANY_SYMBOLS, few, many, 0.5)
+    pairs = (MANY_SYMBOLS - FEW_SYMBOLS) * FEW_FEEDS
+    slices = min(many.flood.seconds * 1000 / SLICE_MS, many.flood.ticks / (MANY_SYMBOLS * FEW_FEEDS))
+    now = (many.grown - few.grown) / pairs
+    yield limit(
+        "memory of a symbol and exchange",
+        (now + max(0.0, _SLICES - slices) * RECORD_BYTES) / 1000,
+        100,
+        "KB",
+        f"node {few.grown / 1e6:.0f} MB with {FEW_SYMBOLS}, {many.grown / 1e6:.0f} MB with {MANY_SYMBOLS:,} symbols on "
+        f"{FEW_FEEDS} exchanges, {now / 1000:.1f} KB each with some {slices:.0f} slices; the rest of the {_SLICES} "
+        f"slices of {RECORD_BYTES} bytes that it holds when each has a tick is added",
+    )
+
+
+def of_feeds(short: bool) -> Iterator[Figure]:
+    """Compare 3 feeds with 100."""
+    few, many = (_measure(count, FEW_SYMBOLS, short) for count in (FEW_FEEDS, MANY_FEEDS))
+    yield from _kept("feeds", FEW_FEEDS, MANY_FEEDS, few, many, 0.8)
+
+
+def _measure(feeds: int, count: int, short: bool) -> _Size:
+    """Measure a system of this size: the flood in test mode, the rate in live mode."""
+    warm_up, seconds = (3.0, 6.0) if short else (5.0, 20.0)
+    options, config = _of_symbols(count)
+    with ExitStack() as stack:
+        flood = stack.enter_context(generator(feeds, *options))
+        steady = stack.enter_context(generator(feeds, *options, rate=RATE / feeds))
+        measured = stack.enter_context(running({**config, **live_and_test(steady.exchanges, flood.exchanges)}))
+        measured.wait_for_ticks()
+        started = measured.rss()
+        let_pass(warm_up)
+        flooded = measured.measure(seconds)
+        grown = measured.rss()
+        switch(measured, "live")
+        let_pass(warm_up)
+        return _Size(flooded, measured.measure(seconds), started, grown)
+
+
+def _of_symbols(count: int) -> tuple[Sequence[str], dict[str, Any]]:
+    """Return what testgen and the configuration are told for so many symbols."""
+    if count == FEW_SYMBOLS:
+        return [], {}
+    return ["--symbol-count", str(count)], {"symbols": {"allowed": symbols(count)}}
+
+
+def _kept(what: str, fewer: int, more: int, few: _Size, many: _Size, target: float) -> Iterator[Figure]:
+    for how, a, b in (("flooded", few.flood, many.flood), (f"at {RATE:,} ticks/s", few.steady, many.steady)):
+        yield ratio(
+            f"ingest of {more:,} {what} / {fewer}, {how}",
+            b.rate / a.rate,
+            target,
+            f"{b.rate:,.0f} against {a.rate:,.0f} ticks/s; {b.cost:.2f} against {a.cost:.2f} µs of CPU a tick, "
+            f"{b.cores:.2f} against {a.cores:.2f} cores",
+        )
