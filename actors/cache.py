@@ -33,6 +33,8 @@ class Summaries(NamedTuple):
     by_exchange: dict[str, Summary]
     since: int
     """Since when the series is complete (Unix ms): what was received before, only PostgreSQL may know."""
+    young: bool
+    """Whether that is since the start of this node: then the series has nothing of earlier runs."""
 
 
 class CacheMemory:
@@ -40,6 +42,7 @@ class CacheMemory:
 
     def __init__(self, mode: Mode, now: int) -> None:
         self.mode: Mode = mode
+        self.began = now
         self.since: dict[Mode, int] = dict.fromkeys(MODES, now)
         """Since when the series are complete (Unix ms): the start of this node, unless Redis has more."""
         self.views: dict[Mode, View] = {mode: View() for mode in MODES}
@@ -125,7 +128,8 @@ class CacheActor(GeventActor):
         """Return what the ticks of a span (multiples of 100 ms, within the retention) amount to in the current mode."""
         memory = self._memory
         found = memory.views[memory.mode].summaries(symbol, exchange, span)
-        return Summaries(memory.mode, self._source(), found, memory.since[memory.mode])
+        since = memory.since[memory.mode]
+        return Summaries(memory.mode, self._source(), found, since, young=since == memory.began)
 
     def mode(self) -> Mode:
         """Return the mode that queries see."""

@@ -127,8 +127,8 @@ class NodeMarket:
 
     def _has_earlier(self, symbol: str, exchange: str | None, start: int, recent: Summaries) -> bool:
         """Tell whether windows from `start` on have ticks that the series does not have."""
-        begin = max(start, floor(recent.since, self._interval))
-        if self._left(recent.mode, symbol, exchange, begin):
+        begin = max(start, self._complete_from(recent))
+        if recent.young and self._left(recent.mode, symbol, exchange, begin):
             return True
         windows = self._windows(recent.mode, symbol, exchange, Span(start, begin))
         if not windows:
@@ -147,11 +147,21 @@ class NodeMarket:
         if (
             boundary < recent.since
         ):  # the series begins in the middle of a window: what earlier runs left of that counts
-            boundary = floor(recent.since, self._interval)
+            boundary = self._complete_from(recent)
             recent = self._get(self._cache.summaries(symbol, exchange, Span(boundary, span.end)))
-            left = self._left(recent.mode, symbol, exchange, boundary)
+            if recent.young:
+                left = self._left(recent.mode, symbol, exchange, boundary)
         windows = self._windows(recent.mode, symbol, exchange, Span(span.start, boundary))
         return _Answer(recent.mode, "postgres", span, _merged([windows, left, recent.by_exchange]))
+
+    def _complete_from(self, recent: Summaries) -> int:
+        """Return the start of the first window that the series covers, but for what earlier runs left of it.
+
+        In the series of a node that started on an empty Redis that is the window it began in: all that earlier runs
+        left is missing. A series from before this node's start has some of it, so it is the first whole window.
+        """
+        since = floor(recent.since, self._interval)
+        return since if recent.young or since == recent.since else since + self._interval
 
     def _left(self, mode: Mode, symbol: str, exchange: str | None, start: int) -> dict[str, Summary]:
         """Return what earlier runs left of the windows that start at or after `start`, by exchange."""
