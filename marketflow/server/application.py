@@ -41,7 +41,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "worker_class": NodeWorker,
             "worker_connections": 4096,
             "logger_class": _Logger,
-            "http_parser": "fast",
+            "http_parser": "python",
             "control_socket_disable": True,
             "max_requests": 0,
             # Also the longest that the head of a request may take to arrive.
