@@ -14,7 +14,7 @@ from marketflow.ports import Meters
 class PriceWorkerActor(GeventActor):
     """Decodes, validates and folds. What it fails on is one batch, which is part of the windows or not, never half."""
 
-    mailbox = MailboxSpec(bound=16, overflow=Overflow.HOLD)
+    mailbox = MailboxSpec(bound=4, overflow=Overflow.HOLD)
 
     def __init__(
         self, decoder: Decoder, max_skew: int, cache: Address[Any], aggregator: Address[Any], meters: Meters

@@ -10,7 +10,7 @@ from actors.runtime import Address, GeventActor, MailboxSpec, Overflow
 class RouterActor(GeventActor):
     """Balances by mailbox depth. When every worker is full it waits, and so, in turn, do the feeds."""
 
-    mailbox = MailboxSpec(bound=16, overflow=Overflow.HOLD)
+    mailbox = MailboxSpec(bound=4, overflow=Overflow.HOLD)
 
     def __init__(self, workers: Sequence[Address[Any]]) -> None:
         super().__init__()

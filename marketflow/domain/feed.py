@@ -11,9 +11,11 @@ import msgspec
 MAX_LINE: Final = 64 * 1024
 """Longest line that an exchange may send, in bytes without its newline."""
 
-MAX_LINES: Final = 2_048
-"""Most lines of a batch. Bad lines take ten times as long as good ones, and may be as short as a byte: what is decoded
-at a time must not take so long that others wait for it."""
+SHORTEST_TICK: Final = 40
+"""Fewer bytes than a line with a tick of these days can have."""
+MAX_SHORT_LINES: Final = 512
+"""Most lines of a batch, where lines are shorter than that on average. Bad lines take ten times as long as good ones
+and may be as short as a byte: what is decoded at a time must not take so long that others wait for it."""
 
 Reason: TypeAlias = Literal[
     "malformed", "invalid_field", "unknown_symbol", "bad_price", "bad_timestamp", "line_too_long"
@@ -81,14 +83,15 @@ class Framer:
 
 
 def pieces(lines: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield whole lines in pieces of at most MAX_LINES, each with its number of lines."""
+    """Yield whole lines, each piece with its number of them: all at once, or where they are too short to be ticks, in
+    pieces of at most MAX_SHORT_LINES."""
     count = lines.count(b"\n")
-    if count <= MAX_LINES:
+    if count <= MAX_SHORT_LINES or len(lines) >= count * SHORTEST_TICK:
         yield count, lines
         return
     each = lines.split(b"\n")[:-1]
-    for start in range(0, count, MAX_LINES):
-        piece = each[start : start + MAX_LINES]
+    for start in range(0, count, MAX_SHORT_LINES):
+        piece = each[start : start + MAX_SHORT_LINES]
         yield len(piece), b"\n".join(piece) + b"\n"
 
 
@@ -173,7 +176,7 @@ class Decoder:
     def _fault(self, line: bytes) -> Reason:
         """Say why a line is no tick. The standard decoder is asked because it also reads NaN, Infinity and 1e999."""
         try:
-            fields: Any = json.loads(line.decode(), parse_int=_bounded_int)
+            fields: Any = _standard.decode(line.decode())
         except (ValueError, RecursionError):
             return "malformed"
         if not isinstance(fields, dict):
@@ -221,3 +224,6 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 def _bounded_int(digits: str) -> int | float:
     """Read an integer; one that no float can hold is infinite."""
     return int(digits) if len(digits) <= 300 else float(digits)
+
+
+_standard: Final = json.JSONDecoder(parse_int=_bounded_int)

@@ -4,17 +4,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marketflow.domain.feed import MAX_LINES, Decoder, pieces
+from marketflow.domain.feed import MAX_SHORT_LINES, Decoder, pieces
 from tests.support.oracle import SYMBOLS
 
 
-@given(st.integers(0, 3 * MAX_LINES), st.sampled_from([b"\n", b"{}\n", b"\r\n"]))
-@example(MAX_LINES, b"\n")
-@example(MAX_LINES + 1, b"\n")
+@given(st.integers(0, 3 * MAX_SHORT_LINES), st.sampled_from([b"\n", b"{}\n", b"\r\n"]))
+@example(MAX_SHORT_LINES, b"\n")
+@example(MAX_SHORT_LINES + 1, b"\n")
 def test_pieces_are_the_whole_and_none_is_too_long(count: int, line: bytes) -> None:
     found = list(pieces(line * count))
     assert b"".join(piece for _, piece in found) == line * count
-    assert all(lines == piece.count(b"\n") <= MAX_LINES for lines, piece in found)
+    assert all(lines == piece.count(b"\n") <= MAX_SHORT_LINES for lines, piece in found)
 
 
 def test_what_fits_is_not_cut() -> None:
