@@ -109,7 +109,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 class System:
     """One `marketflow run` after another on the same configuration and data directory."""
 
-    def __init__(self, directory: Path, config: Config) -> None:
+    def __init__(self, directory: Path, config: Config, env: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.data_dir = directory / "data"
         self.port = free_port()
@@ -118,6 +118,7 @@ class System:
         self._config_file = directory / "marketflow.toml"
         self._config_file.write_text(to_toml({**config, "server": server, "storage": storage}))
         self._log = directory / "log"
+        self._env = env
         self._process: subprocess.Popen[bytes] | None = None
         SYSTEMS.append(self)
 
@@ -140,7 +141,7 @@ class System:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(),
+                env=environment(self._env),
                 cwd=self.directory,
                 start_new_session=True,
             )
@@ -279,12 +280,12 @@ def _ms(time: datetime) -> int:
 
 
 @contextlib.contextmanager
-def installed(config: Config) -> Iterator[System]:
+def installed(config: Config, env: Mapping[str, str] | None = None) -> Iterator[System]:
     """Give MarketFlow a directory of its own, not started yet; kill what is left of it at the end."""
     # Not in pytest's own directory: the path of a unix socket may have 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="mf-"))
     directory.chmod(0o711)  # where root runs the tests, PostgreSQL runs as another user
-    system = System(directory, config)
+    system = System(directory, config, env)
     try:
         yield system
     except BaseException:
