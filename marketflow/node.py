@@ -16,6 +16,7 @@ from actors.price_worker import PriceWorkerActor
 from actors.router import RouterActor
 from actors.runtime import (
     ActorSystem,
+    Backoff,
     ChildSpec,
     CoordinatedShutdown,
     Failure,
@@ -53,6 +54,8 @@ PRICE_WORKERS = 4
 HELD_MS = 300_000
 """The longest period that is answered from the series, unless windows are longer than half of it."""
 START_SECONDS = 20.0
+RESTART = Backoff(initial=0.05, maximum=0.5)
+"""Queries wait for the cache while it is restarted: not longer than they wait for an answer."""
 
 
 class Node:
@@ -127,7 +130,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
 
     given_up = _GivenUp()
     # In the order of dependence: what fails takes with it only what comes after it.
-    system = ActorSystem(SupervisorSpec("root", Strategy.REST_FOR_ONE), given_up)
+    system = ActorSystem(SupervisorSpec("root", Strategy.REST_FOR_ONE, backoff=RESTART), given_up)
     cache = system.add_child(
         "root",
         ChildSpec(

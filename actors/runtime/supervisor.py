@@ -148,23 +148,30 @@ class Supervisor:
         self._events.put((child, failure))
 
     def _run(self) -> Failure:
-        while True:
-            node, failure = self._events.get()
-            if self.children.get(node.name) is not node:
-                continue
-            node.report_end()
-            plan = next((plan for plan in self._plans if node in plan.pending), None)
-            if plan is not None and plan.starting is not node:
-                continue  # it will be started anew anyway
-            if not self._returns(node):
-                self._retire(node)
-            elif self._window.exceeded_by(monotonic()):
-                reason = Failure(Cause.INTENSITY, failure.exception if failure else None)
-                logger.error("%s gives up: more than %s", self.path, self.spec.intensity)
-                self.publish(Escalated(self.path, reason))
-                return reason
-            else:
-                self._restart(node)
+        reason: Failure | None = None
+        while reason is None:
+            # Nothing of an event is kept while the next one is waited for: a traceback holds the whole actor.
+            reason = self._decide(*self._events.get())
+        return reason
+
+    def _decide(self, node: Cell | Supervisor, failure: Failure | None) -> Failure | None:
+        """Do what the end of a child asks for; the reason to give up, if that is one too many."""
+        if self.children.get(node.name) is not node:
+            return None
+        node.report_end()
+        plan = next((plan for plan in self._plans if node in plan.pending), None)
+        if plan is not None and plan.starting is not node:
+            return None  # it will be started anew anyway
+        if not self._returns(node):
+            self._retire(node)
+        elif self._window.exceeded_by(monotonic()):
+            reason = Failure(Cause.INTENSITY, failure.exception if failure else None)
+            logger.error("%s gives up: more than %s", self.path, self.spec.intensity)
+            self.publish(Escalated(self.path, reason))
+            return reason
+        else:
+            self._restart(node)
+        return None
 
     def _on_end(self, ended: Any) -> None:
         if self._greenlet is not None and ended is self._greenlet:

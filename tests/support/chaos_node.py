@@ -172,35 +172,8 @@ def census() -> dict[str, Any]:
     return {
         "greenlets": sum(1 for each in objects if isinstance(each, greenlet.greenlet) and not each.dead),
         "actors": sum(1 for each in objects if isinstance(each, GeventActor)),
-        "dead": dead(objects),
         "rss": psutil.Process().memory_info().rss,
     }
-
-
-def dead(objects: list[Any]) -> list[str]:
-    found = []
-    for each in objects:
-        if isinstance(each, GeventActor) and each._cell is not None and each._cell.actor is not each:
-            chain = []
-            node_, seen = each, set()
-            for _ in range(8):
-                refs = [
-                    r
-                    for r in gc.get_referrers(node_)
-                    if id(r) not in seen
-                    and r is not objects
-                    and not isinstance(r, type(sys._getframe()))
-                    or (isinstance(r, type(sys._getframe())) and r.f_code.co_name not in ("dead", "census", "main"))
-                ]
-                refs = [r for r in refs if id(r) not in seen and r is not objects]
-                if not refs:
-                    break
-                seen.update(map(id, refs))
-                seen.add(id(node_))
-                chain.append([f"{type(r).__name__}:{repr(r)[:120]}" for r in refs[:4]])
-                node_ = refs[0]
-            found.append(json.dumps([str(each), chain]))
-    return found
 
 
 def main() -> None:
