@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from tests.load import flood, growth, minute, rest, runtime, visible, workers
 from tests.load.machine import Noise, Watch
-from tests.load.table import Figure, show, show_head, show_noise
+from tests.load.table import Figure, limit, show, show_head, show_noise
 
 ROWS: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "flood": flood.figures,
@@ -37,9 +37,15 @@ def main() -> int:
     noise: list[Noise] = []
     for name in arguments.rows or ROWS:
         watch = Watch(name)
-        found = list(ROWS[name](arguments.short))
+        found: list[Figure] = []
+        try:
+            for figure in ROWS[name](arguments.short):
+                found.append(figure)
+                show(figure)
+        except (AssertionError, OSError) as error:  # one that cannot be measured does not keep the others from it
+            found.append(limit(f"{name}: could not be measured", 1, 0, "", repr(error)[:300]))
+            show(found[-1])
         noise.append(watch.stop())
-        show(found)
         measured += found
     show_noise(noise)
     missed = [figure.what for figure in measured if not figure.met]

@@ -60,13 +60,15 @@ def _measure(feeds: int, count: int, short: bool) -> _Size:
         flood = stack.enter_context(generator(feeds, *options))
         steady = stack.enter_context(generator(feeds, *options, rate=RATE / feeds))
         measured = stack.enter_context(running({**config, **live_and_test(steady.exchanges, flood.exchanges)}))
-        measured.wait_for_ticks()
+        measured.wait_connected()
         started = measured.rss()
         let_pass(warm_up)
         flooded = measured.measure(seconds)
         grown = measured.rss()
         switch(measured, "live")
+        measured.wait_connected()
         let_pass(warm_up)
+        assert measured.system.body("/mode") == {"mode": "live"}
         return _Size(flooded, measured.measure(seconds), started, grown)
 
 

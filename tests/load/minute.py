@@ -11,8 +11,8 @@ from tests.load.sources import generator, live_and_test, probe_feed, symbols
 from tests.load.table import Figure, limit, percentile
 from tests.support.waiting import wait_until
 
-RATE = 50_000
-"""Ticks per second over all feeds."""
+RATE = 15_000
+"""Ticks per second over all feeds: one of each symbol and exchange."""
 SYMBOLS, EXCHANGES = 5_000, 3
 INTERVAL_MS, LATENESS_MS = 10_000, 2_000
 _STORING_MS = 3_000

@@ -100,6 +100,15 @@ class Measured:
         before = self.ticks()
         wait_until(lambda: self.ticks() >= before + more, "ticks arrive", 30)
 
+    def wait_connected(self) -> None:
+        """Return once every feed is read."""
+        wait_until(self._connected, "all feeds are connected", 60)
+
+    def _connected(self) -> bool:
+        body = self.system.get("/health").body
+        feeds = body["components"].get("exchanges", {"none": {"status": "connecting"}})
+        return all(feed["status"] != "connecting" for feed in feeds.values())
+
     def counts_hold(self) -> bool:
         """Tell whether every tick received is accounted for, as the node sees it."""
         return bool(self.system.get("/health").body["components"]["ticks"]["status"] == "ok")

@@ -74,10 +74,8 @@ def missing(answer: bytes) -> int:
     end = answer.find(_HEAD_END)
     if end < 0:
         return 1
-    at = answer.find(b"ontent-", 0, end)
-    while answer[at + 7 : at + 13].lower() != b"length":
-        at = answer.index(b"ontent-", at + 7, end)
-    length = int(answer[at + 14 : answer.index(b"\r", at)])
+    at = answer.index(b"ength: ", 0, end + 2)  # of Content-Length, in whatever case
+    length = int(answer[at + 7 : answer.index(b"\r", at)])
     return end + 4 + length - len(answer)
 
 

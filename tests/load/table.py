@@ -1,6 +1,6 @@
 """The table of a run: a line a figure, its target beside it, and what the machine did meanwhile."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -55,17 +55,16 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def show(figures: Iterable[Figure]) -> None:
-    """Print figures as lines of the table, in Markdown."""
-    for figure in figures:
-        bound = "≥" if figure.least else "≤"
-        unit = f" {figure.unit}" if figure.unit else ""
-        verdict = "yes" if figure.met else "**no**"
-        print(
-            f"| {figure.what} | {bound} {figure.target:g}{unit} | {_number(figure.value)}{unit} | {verdict} "
-            f"| {figure.note} |",
-            flush=True,
-        )
+def show(figure: Figure) -> None:
+    """Print a figure as a line of the table, in Markdown."""
+    bound = "≥" if figure.least else "≤"
+    unit = f" {figure.unit}" if figure.unit else ""
+    verdict = "yes" if figure.met else "**no**"
+    print(
+        f"| {figure.what} | {bound} {figure.target:g}{unit} | {_number(figure.value)}{unit} | {verdict} "
+        f"| {figure.note} |",
+        flush=True,
+    )
 
 
 def show_head() -> None:
