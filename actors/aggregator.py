@@ -14,19 +14,25 @@ from marketflow.domain.bar import Bar
 from marketflow.domain.book import Book, first_start
 from marketflow.domain.mode import MODES, Mode
 from marketflow.domain.summary import Summary
+from marketflow.domain.view import Latest
 from marketflow.domain.window import StoredWindow, WindowKey
 from marketflow.errors import Unavailable
-from marketflow.ports import Clock, Latest, Meters, WindowJournal, WindowStore
+from marketflow.ports import Clock, Meters, WindowJournal, WindowStore
 
 RETRY = Backoff(initial=0.2, maximum=5.0, jitter=0.5)
 JOURNAL_SECONDS = 0.05
 """Pause between two writes of the journal: what a kill may cost, besides what is on its way."""
+JOURNAL_SECONDS_A_WINDOW = 20e-6
+"""Longer where very many windows are open: a write takes a tenth of it, so the journal never takes most of the time."""
 STORE_SECONDS = 0.1
 """How often it is looked whether a window is due."""
 AMEND_SECONDS = 1.0
 """How often rows are amended by ticks that came after they were stored."""
 STORE_ROWS = 5_000
 """Rows a transaction."""
+MOST_WAITING = 20_000
+"""Windows that may wait in memory to be stored. More are left to the journal; without it, feeds are held. So many are
+looked through in some milliseconds, and take some ten megabytes."""
 
 
 class AggregatorMemory:
@@ -35,6 +41,9 @@ class AggregatorMemory:
     def __init__(self, interval: int) -> None:
         self.interval = interval
         self.books: dict[tuple[Mode, str], Book] = {}
+        self.room = Event()
+        """Set while there is room for more windows; feeds are read no further when it is not."""
+        self.room.set()
         self.store_up = False
         self.store_error = "not connected yet"
 
@@ -161,9 +170,9 @@ class AggregatorActor(GeventActor):
             self._changed.wait()
             self._changed.clear()
             try:
-                self._journal_once()
+                windows = self._journal_once()
                 attempt = 0
-                gevent.sleep(JOURNAL_SECONDS)
+                gevent.sleep(JOURNAL_SECONDS + windows * JOURNAL_SECONDS_A_WINDOW)
             except Unavailable as error:
                 self._changed.set()
                 if attempt == 0:
@@ -171,15 +180,18 @@ class AggregatorActor(GeventActor):
                 attempt += 1
                 gevent.sleep(RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
 
-    def _journal_once(self) -> None:
+    def _journal_once(self) -> int:
+        """Write what changed; return the number of windows."""
         try:
-            self._write_journal()
+            written = self._write_journal()
         except Unavailable:
             self._journal_up = False
             raise
         self._journal_up = True
+        return written
 
-    def _write_journal(self) -> None:
+    def _write_journal(self) -> int:
+        written = 0
         for (mode, exchange), book in list(self._memory.books.items()):
             if not book.journal_known:
                 unreadable = book.take_up_journal(self._journal.load(mode, exchange))
@@ -195,6 +207,8 @@ class AggregatorActor(GeventActor):
                     book.untake(windows)
                     raise
                 book.journalled(windows)
+                written += len(windows)
+        return written
 
     # --- the store ---
 
@@ -207,7 +221,8 @@ class AggregatorActor(GeventActor):
                 if amend:
                     amended = self._clock.monotonic()
                 self._store_closed(amend=amend)
-                self._count_waiting()
+                self._take_back()
+                self._bound_memory()
                 if not self._memory.store_up:
                     self._store.ping()
                     self._memory.store_up, self._memory.store_error = True, ""
@@ -218,16 +233,40 @@ class AggregatorActor(GeventActor):
                 if self._memory.store_up or attempt == 0:
                     self._log.warning("postgresql is away; windows wait", reason=str(error))
                 self._memory.store_up, self._memory.store_error = False, str(error)
-                self._count_waiting()
+                self._bound_memory()
                 attempt += 1
                 gevent.sleep(RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
 
-    def _count_waiting(self) -> None:
+    def _bound_memory(self) -> None:
+        """Leave to the journal what is too much for the memory, and hold the feeds when that is not possible."""
+        books = self._memory.books.values()
+        excess = sum(book.waiting() for book in books) - MOST_WAITING
+        if excess > 0:
+            before = self._closed_before(self._clock.now())
+            for book in books:
+                book.leave_to_journal(before, most=excess // len(books) + 1)
+            excess = sum(book.waiting() for book in books) - MOST_WAITING
+        if excess > MOST_WAITING // 10:
+            if self._memory.room.is_set():
+                self._log.error("too many windows wait and cannot be journalled; feeds are held")
+            self._memory.room.clear()
+        else:
+            self._memory.room.set()
         waiting: Counter[str] = Counter()
         for (_, exchange), book in self._memory.books.items():
-            waiting[exchange] += book.waiting()
+            waiting[exchange] += book.waiting() + book.left_to_journal
         for exchange, windows in waiting.items():
             self._meters.waiting(exchange, windows)
+
+    def _take_back(self) -> None:
+        """Take up again what was left to the journal, as much as there is room for."""
+        for (mode, exchange), book in list(self._memory.books.items()):
+            if book.left_to_journal and book.waiting() < MOST_WAITING // 4:
+                book.take_back(self._journal.load(mode, exchange), MOST_WAITING // 2)
+
+    def _closed_before(self, now: int) -> int:
+        """Return the time before which windows end that nothing may fall into any more (Unix ms)."""
+        return first_start(now, self._memory.interval, self._max_skew) - self._max_skew
 
     def _store_closed(self, *, amend: bool) -> None:
         for (mode, exchange), book in list(self._memory.books.items()):
@@ -235,7 +274,7 @@ class AggregatorActor(GeventActor):
             now = self._clock.now()
             end = book.clock.time(self._clock.monotonic(), now) - self._lateness
             self._store_windows(mode, exchange, book, book.due(end, amended=amend, journal_up=self._journal_up))
-            settled = book.settled(first_start(now, self._memory.interval, self._max_skew) - self._max_skew)
+            settled = book.settled(self._closed_before(now))
             if settled:
                 self._forget(mode, settled)
 

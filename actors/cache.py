@@ -13,13 +13,15 @@ from actors.runtime import Backoff, GeventActor, MailboxSpec, Overflow
 from marketflow.domain.mode import MODES, Mode
 from marketflow.domain.period import Span
 from marketflow.domain.summary import Summary
-from marketflow.domain.view import Change, Newest, View, Waiting, gather
+from marketflow.domain.view import Flush, Latest, Newest, View, Waiting, gather, take
 from marketflow.errors import Unavailable
-from marketflow.ports import Clock, Flush, Latest, LatestPrice, PriceCache, Source
+from marketflow.ports import Clock, LatestPrice, PriceCache, Source
 
 RETRY = Backoff(initial=0.1, maximum=2.0, jitter=0.5)
 FRESH_MS = 60_000
 """For how long a price that is not refreshed stays in Redis, and after which one is called stale."""
+FLUSH_PAIRS = 1_000
+"""Pairs a pipeline: a few milliseconds of work at a time."""
 REFILL_SLICES = 2_000
 """Slices a pipeline when Redis is filled again: a few milliseconds of work at a time."""
 TRIM_SECONDS = 10.0
@@ -95,7 +97,7 @@ class CacheActor(GeventActor):
     def on_receive(self, message: BarBatch | Learn) -> None:
         """Add a batch to what waits for the next flush, or take over what another node has flushed."""
         if isinstance(message, Learn):
-            self._memory.views[message.mode].learn(self._change_of(message.flush))
+            self._memory.views[message.mode].learn(message.flush, self._clock.now())
             self._memory.known.update((message.mode, exchange) for exchange in message.flush.slices)
             return
         gather(self._memory.waiting[message.mode], message.exchange, message.bars)
@@ -165,22 +167,20 @@ class CacheActor(GeventActor):
 
     def _flush_waiting(self) -> None:
         for mode in MODES:
-            waiting = self._memory.waiting[mode]
-            if waiting:
-                self._memory.waiting[mode] = {}
+            while waiting := take(self._memory.waiting[mode], FLUSH_PAIRS):
                 self._flush(mode, waiting)
 
     def _flush(self, mode: Mode, waiting: Waiting) -> None:
         view = self._memory.views[mode]
-        change = view.prepare(waiting, self._clock.now())
+        prepared = view.prepare(waiting, self._clock.now())
         try:
             if self._memory.redis_up:
-                self._redis.write(mode, _flush_of(change))
+                self._redis.write(mode, prepared.flush)
                 self._answers()
         except Unavailable as error:
             self._away(error)
         finally:
-            view.apply(change)  # also when this greenlet is killed while it waits: nothing that was taken is lost
+            view.apply(prepared)  # also when this greenlet is killed while it waits: nothing that was taken is lost
 
     def _answers(self) -> None:
         self._last_answer = self._clock.monotonic()
@@ -217,7 +217,10 @@ class CacheActor(GeventActor):
     def _trim(self) -> None:
         oldest = self._clock.now() - self._retention
         for mode, view in self._memory.views.items():
-            view.drop_before(oldest)
+            for number, (_, series) in enumerate(view.series()):
+                series.drop_before(oldest)
+                if number % FLUSH_PAIRS == 0:
+                    gevent.sleep(0)
             if self._memory.redis_up:
                 self._redis.sweep(mode)
 
@@ -241,14 +244,14 @@ class CacheActor(GeventActor):
         for mode, view in self._memory.views.items():
             self._memory.since[mode] = self._redis.series_since(mode, self._memory.since[mode])
             latest = self._redis.read_latest(mode, self._symbols)
-            view.learn(self._change_of(Flush(latest, {})))
+            view.learn(Flush(latest, {}), now)
             for exchange in self._exchanges:
                 series = self._redis.read_series(mode, exchange, now - self._retention)
                 feed = (mode, exchange)
                 if feed in self._memory.fed - self._memory.known:
                     view.add(exchange, series)
                 else:
-                    view.learn(Change({}, {exchange: series}))
+                    view.learn(Flush({}, {exchange: series}), now)
                 self._memory.known.add(feed)
 
     def _refill(self) -> int:
@@ -268,30 +271,12 @@ class CacheActor(GeventActor):
                 total += sum(len(records) for records in slices.values())
         return total
 
-    def _change_of(self, flush: Flush) -> Change:
-        now = self._clock.now()
-        newest: dict[str, dict[str, Newest]] = {}
-        for symbol, prices in flush.latest.items():
-            for exchange, latest in prices.items():
-                newest.setdefault(exchange, {})[symbol] = Newest(latest.timestamp, 0, latest.price, now)
-        return Change(newest, flush.slices)
-
-
-def _flush_of(change: Change) -> Flush:
-    latest: dict[str, dict[str, Latest]] = {}
-    for exchange, newest in change.newest.items():
-        for symbol, price in newest.items():
-            latest.setdefault(symbol, {})[exchange] = Latest(price.price, price.timestamp)
-    return Flush(latest, change.slices)
-
 
 def _pieces(view: View, exchange: str) -> Iterator[Mapping[str, Mapping[int, bytes]]]:
     """Yield the slices of an exchange, some thousand at a time."""
     piece: dict[str, dict[int, bytes]] = {}
     size = 0
-    for name, symbol, series in view.slices():
-        if name != exchange:
-            continue
+    for symbol, series in view.series(exchange):
         records = dict(series.items())
         piece[symbol] = records
         size += len(records)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from marketflow.domain.folding import SliceBars
 from marketflow.domain.mode import Mode
-from marketflow.ports import Flush
+from marketflow.domain.view import Flush
 
 
 class Batch(NamedTuple):

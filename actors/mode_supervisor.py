@@ -22,8 +22,9 @@ from actors.runtime import (
     UnknownPathError,
 )
 from marketflow.domain.mode import Mode
+from marketflow.domain.view import Flush
 from marketflow.errors import Unavailable
-from marketflow.ports import Clock, Cluster, Feed, FeedStatus, Flush, Meters, PriceCache, Switched
+from marketflow.ports import Clock, Cluster, Feed, FeedStatus, Meters, PriceCache, Switched
 
 RETRY = Backoff(initial=0.2, maximum=2.0, jitter=0.5)
 ATTEND_SECONDS = 1.0

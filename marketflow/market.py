@@ -14,19 +14,10 @@ from marketflow import __version__
 from marketflow.domain.mode import Mode
 from marketflow.domain.period import Span, floor, span_of
 from marketflow.domain.summary import Summary
+from marketflow.domain.view import Latest
 from marketflow.errors import NoData, Unavailable, UnknownExchange, UnknownSymbol
 from marketflow.metrics import NodeMeters
-from marketflow.ports import (
-    Clock,
-    FeedStatus,
-    Kind,
-    Latest,
-    LatestPrice,
-    PeriodPrice,
-    Source,
-    Switched,
-    WindowStore,
-)
+from marketflow.ports import Clock, FeedStatus, Kind, LatestPrice, PeriodPrice, Source, Switched, WindowStore
 from marketflow.stored import Asked, StoredSummaries
 
 ASK_SECONDS = 1.0

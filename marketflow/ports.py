@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 from marketflow.domain.feed import Reason
 from marketflow.domain.mode import Mode
 from marketflow.domain.summary import Summary
+from marketflow.domain.view import Flush, Latest
 from marketflow.domain.window import StoredWindow, WindowKey
 
 
@@ -80,21 +81,6 @@ class Feed(Protocol):
 
 
 # --- Redis ---
-
-
-class Latest(NamedTuple):
-    """The newest price of a pair on an exchange (quote currency), and its time."""
-
-    price: float
-    timestamp: int
-
-
-class Flush(NamedTuple):
-    """Whole states to write, of one mode: latest prices by symbol and exchange, and slice records (see
-    `marketflow.domain.series`) by exchange, symbol and start of the slice."""
-
-    latest: Mapping[str, Mapping[str, Latest]]
-    slices: Mapping[str, Mapping[str, Mapping[int, bytes]]]
 
 
 class PriceCache(Protocol):

@@ -192,7 +192,7 @@ def with_parent(last_signal: signal.Signals, privileges: Sequence[str] = ()) -> 
 def without_settings() -> dict[str, str]:
     """Return our environment without MarketFlow's settings: they may hold secrets, and anyone who may look at a child
     would see them there."""
-    return {key: value for key, value in os.environ.items() if not key.upper().startswith(_SETTINGS_PREFIX)}
+    return {key: value for key, value in os.environ.items() if not key.startswith(_SETTINGS_PREFIX)}
 
 
 def _ended(status: int) -> str:

@@ -35,12 +35,11 @@ class Bar(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 def merge(a: Bar, b: Bar) -> Bar:
     """Return the bar of the ticks of both. Commutative; associative up to the rounding of `total`."""
-    first, last = a, a
-    if (b.open_time, b.open_order) < (a.open_time, a.open_order):
+    first = last = high = low = a
+    if b.open_time < a.open_time or (b.open_time == a.open_time and b.open_order < a.open_order):
         first = b
-    if (b.close_time, b.close_order) > (a.close_time, a.close_order):
+    if b.close_time > a.close_time or (b.close_time == a.close_time and b.close_order > a.close_order):
         last = b
-    high, low = a, a
     if b.high > a.high or (b.high == a.high and b.high_time < a.high_time):
         high = b
     if b.low < a.low or (b.low == a.low and b.low_time < a.low_time):
@@ -63,25 +62,16 @@ def merge(a: Bar, b: Bar) -> Bar:
 
 def fold(prices: list[float], times: list[int], order: int) -> Bar:
     """Return the bar of ticks given as two columns in order of receipt, all received in the batch `order`."""
+    count = len(prices)
+    if count == 1:
+        price, time = prices[0], times[0]
+        return Bar(price, time, order, price, time, price, time, price, time, order, price, 1)
     open_time = min(times)
     close_time = max(times)
-    count = len(prices)
-    high, low = max(prices), min(prices)
+    high, low, total = max(prices), min(prices), sum(prices)
     if open_time == close_time:
-        return Bar(
-            prices[0],
-            open_time,
-            order,
-            high,
-            open_time,
-            low,
-            open_time,
-            prices[-1],
-            open_time,
-            order,
-            sum(prices),
-            count,
-        )
+        time = open_time
+        return Bar(prices[0], time, order, high, time, low, time, prices[-1], time, order, total, count)
     return Bar(
         prices[times.index(open_time)],
         open_time,
@@ -93,7 +83,7 @@ def fold(prices: list[float], times: list[int], order: int) -> Bar:
         prices[count - 1 - times[::-1].index(close_time)],
         close_time,
         order,
-        sum(prices),
+        total,
         count,
     )
 

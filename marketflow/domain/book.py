@@ -59,6 +59,11 @@ class OpenWindow:
         return self._left
 
     @property
+    def has_left(self) -> bool:
+        """Whether earlier runs are known to have left some of it."""
+        return self._left is not None
+
+    @property
     def whole(self) -> bool:
         """Whether the state includes the stored row."""
         return self._whole
@@ -105,12 +110,16 @@ class Book:
         self._exchange = exchange
         self._interval = interval
         self._groups: dict[int, _Group] = {}
+        self._rowless: set[int] = set()  # starts of windows whose row must be looked up before they may be stored
         self._complete_from = 0  # once rows are known: a window from here on has no row that is not in the book
         self.clock = EventClock()
         self.journal_known = False
         """Whether what earlier runs journalled has been taken up; before that nothing may be journalled."""
         self.rows_known = False
         """Whether the recent rows have been looked up once."""
+        self.left_to_journal = 0
+        """Windows that only the journal has, because they were too many for the memory."""
+        self._only_journalled_before = 0
 
     def add(self, bars: SliceBars) -> int:
         """Add the bars of a batch, all of them or (when it raises) none; return the newest timestamp in them."""
@@ -155,6 +164,7 @@ class Book:
                         group.to_journal.add(symbol)  # it is whole now
                     if window.bar.count == window.stored:
                         group.to_store.discard(symbol)
+        self._rowless = {start for start in self._rowless if start < since}
         if first:
             for key, bar in rows.items():
                 windows = self._group(key.start).windows
@@ -166,22 +176,21 @@ class Book:
 
     def rowless(self) -> int | None:
         """Return the earliest start of a window whose row must be looked up before it may be stored."""
-        starts = [
-            start
-            for start, group in self._groups.items()
-            if any(not group.windows[symbol].row_known for symbol in group.to_store)
-        ]
-        return min(starts, default=None)
+        return min(self._rowless, default=None)
 
     def take_to_journal(self) -> dict[WindowKey, bytes]:
         """Return what is to be journalled; then either `journalled` or `untake` it."""
         taken: dict[WindowKey, bytes] = {}
         for start, group in self._groups.items():
+            later: set[str] = set()
             for symbol in group.to_journal:
                 window = group.windows[symbol]
+                if start < self._only_journalled_before and not window.has_left:
+                    later.add(symbol)  # the journal may have a state that is not in this one
+                    continue
                 window.journal_partial |= not window.whole
                 taken[WindowKey(self._exchange, symbol, start)] = _encode((window.whole, window.bar))
-            group.to_journal = set()
+            group.to_journal = later
         return taken
 
     def journalled(self, states: Mapping[WindowKey, bytes]) -> None:
@@ -202,6 +211,36 @@ class Book:
             group = self._groups.get(key.start)
             if group is not None:
                 group.to_journal.add(key.symbol)
+
+    def leave_to_journal(self, before: int, most: int) -> None:
+        """Drop windows that are not stored and end at or before `before` (Unix ms), oldest first, at most about `most`
+        of them, where the journal has them as they are. Nothing that is received may fall into them any more."""
+        for start in sorted(self._groups):
+            group = self._groups[start]
+            if most <= 0 or start + self._interval > before or group.to_journal or not self.journal_known:
+                return
+            if group.to_store:
+                self.left_to_journal += len(group.windows)
+                self._only_journalled_before = max(self._only_journalled_before, start + self._interval)
+                most -= len(group.windows)
+                del self._groups[start]
+
+    def take_back(self, journalled: Mapping[WindowKey, bytes], most: int) -> int:
+        """Take up windows that were left to the journal, oldest first, at most `most`; return the number of states that
+        cannot be read."""
+        left = sorted(
+            (key for key in journalled if key.start < self._only_journalled_before and not self._has_left(key)),
+            key=lambda key: key.start,
+        )
+        unreadable = self.take_up_journal({key: journalled[key] for key in left[:most]})
+        self.left_to_journal = len(left[most:])
+        if not self.left_to_journal:
+            self._only_journalled_before = 0
+        return unreadable
+
+    def _has_left(self, key: WindowKey) -> bool:
+        group = self._groups.get(key.start)
+        return group is not None and key.symbol in group.windows and group.windows[key.symbol].has_left
 
     def due(self, time: int | None, *, amended: bool = True, journal_up: bool = True) -> dict[WindowKey, Bar]:
         """Return the changed windows that end at or before `time` (Unix ms; None: all of them, also the open ones).
@@ -283,7 +322,10 @@ class Book:
     def _window(self, group: _Group, symbol: str, start: int) -> OpenWindow:
         window = group.windows.get(symbol)
         if window is None:
-            window = group.windows[symbol] = OpenWindow(row_known=self.rows_known and start >= self._complete_from)
+            row_known = self.rows_known and start >= self._complete_from
+            window = group.windows[symbol] = OpenWindow(row_known=row_known)
+            if not row_known:
+                self._rowless.add(start)
         return window
 
 

@@ -37,10 +37,21 @@ def count_of(record: bytes) -> int:
     return int(_RECORD.unpack(record)[3])
 
 
-def pack_bar(bar: Bar, known: bytes | None, start: int) -> bytes:
-    """Return the record of the slice `start` with the ticks of a bar besides those of the record already `known`."""
-    summary = Summary(bar.high, bar.high_time, bar.low, bar.low_time, bar.total, bar.count)
-    return pack(summary if known is None else summary.merge(unpack(known, start)))
+def pack_bar(bar: Bar, known: bytes | None) -> bytes:
+    """Return the record of a slice with the ticks of a bar of it, besides those of the record already `known`."""
+    high_offset, low_offset = bar.high_time % SLICE_MS, bar.low_time % SLICE_MS
+    if known is None:
+        return _RECORD.pack(bar.high, bar.low, bar.total, bar.count, high_offset, low_offset)
+    high, low, total, count, known_high_offset, known_low_offset = _RECORD.unpack(known)
+    if bar.high > high:
+        high = bar.high
+    elif bar.high < high or known_high_offset < high_offset:
+        high_offset = known_high_offset
+    if bar.low < low:
+        low = bar.low
+    elif bar.low > low or known_low_offset < low_offset:
+        low_offset = known_low_offset
+    return _RECORD.pack(high, low, total + bar.total, count + bar.count, high_offset, low_offset)
 
 
 class _Block:
@@ -110,13 +121,13 @@ class Series:
 
     def get(self, start: int) -> bytes | None:
         """Return the record of the slice at `start`, or None when it has no tick."""
-        at = floor(start, BLOCK_MS)
+        at = start - start % BLOCK_MS
         block = self._blocks.get(at)
         return None if block is None else block.get((start - at) // SLICE_MS)
 
     def put(self, start: int, record: bytes) -> None:
         """Set the whole state of the slice at `start`."""
-        at = floor(start, BLOCK_MS)
+        at = start - start % BLOCK_MS
         block = self._blocks.get(at)
         if block is None:
             block = self._blocks[at] = _Block()

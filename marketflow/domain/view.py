@@ -1,6 +1,6 @@
 """The view: the newest price and the recent series of every pair and exchange of one mode, in memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 from marketflow.domain.bar import Bar, merge
@@ -10,8 +10,26 @@ from marketflow.domain.series import Series, pack, pack_bar, unpack
 from marketflow.domain.summary import Summary
 
 
+class Latest(NamedTuple):
+    """The newest price of a pair on an exchange (quote currency), and its time (Unix ms)."""
+
+    price: float
+    timestamp: int
+
+
+class Flush(NamedTuple):
+    """Whole states of one mode: latest prices by symbol and exchange, and slice records (see
+    `marketflow.domain.series`) by exchange, symbol and start of the slice."""
+
+    latest: Mapping[str, Mapping[str, Latest]]
+    slices: Mapping[str, Mapping[str, Mapping[int, bytes]]]
+
+
 class Newest(NamedTuple):
-    """The newest tick of a pair on an exchange, and when it was last refreshed (both Unix ms)."""
+    """The newest tick of a pair on an exchange, and when it was last refreshed (both Unix ms).
+
+    Its order is its place in the order of receipt, as for bars.
+    """
 
     timestamp: int
     order: int
@@ -19,11 +37,21 @@ class Newest(NamedTuple):
     refreshed: int
 
 
-class Change(NamedTuple):
-    """Whole states for a view to take over, by exchange and symbol: newest prices, and slice records by start."""
+class _Pair:
+    """One pair on one exchange."""
 
-    newest: Mapping[str, Mapping[str, Newest]]
-    slices: Mapping[str, Mapping[str, Mapping[int, bytes]]]
+    __slots__ = ("newest", "series")
+
+    def __init__(self) -> None:
+        self.newest: Newest | None = None
+        self.series = Series()
+
+
+class Prepared(NamedTuple):
+    """Whole states to write, and where in the view they belong once that is done."""
+
+    flush: Flush
+    states: list[tuple[str, _Pair, Newest, dict[int, bytes]]]
 
 
 Waiting: TypeAlias = dict[str, SliceBars]
@@ -31,85 +59,104 @@ Waiting: TypeAlias = dict[str, SliceBars]
 
 
 def gather(waiting: Waiting, exchange: str, bars: SliceBars) -> None:
-    """Add the bars of a batch to those that wait; what is of one slice is merged."""
+    """Add the bars of a batch to those that wait; what is of one slice is merged. The batch itself is not changed."""
     symbols = waiting.setdefault(exchange, {})
     for symbol, slices in bars.items():
         known = symbols.get(symbol)
         if known is None:
-            symbols[symbol] = dict(slices)
+            symbols[symbol] = slices
             continue
+        merged = symbols[symbol] = dict(known)
         for start, bar in slices.items():
             other = known.get(start)
-            known[start] = bar if other is None else merge(other, bar)
+            merged[start] = bar if other is None else merge(other, bar)
+
+
+def take(waiting: Waiting, pairs: int) -> Waiting:
+    """Take out of what waits at most so many pairs; an empty dict when nothing waits."""
+    taken: Waiting = {}
+    for exchange in list(waiting):
+        symbols = waiting[exchange]
+        if len(symbols) <= pairs:
+            taken[exchange] = waiting.pop(exchange)
+        else:
+            taken[exchange] = dict(symbols.popitem() for _ in range(pairs))
+        pairs -= len(taken[exchange])
+        if not pairs:
+            break
+    return taken
 
 
 class View:
-    """What queries are answered from. A change is prepared first, and applied once it is in Redis too."""
+    """What queries are answered from. States are prepared first, and applied once they are in Redis too."""
 
     def __init__(self) -> None:
-        self._newest: dict[str, dict[str, Newest]] = {}
-        self._series: dict[str, dict[str, Series]] = {}
+        self._pairs: dict[str, dict[str, _Pair]] = {}
         self._answers: dict[str, dict[tuple[str | None, Span], dict[str, Summary]]] = {}
         self._answers_end = 0
 
-    def prepare(self, waiting: Waiting, now: int) -> Change:
+    def prepare(self, waiting: Waiting, now: int) -> Prepared:
         """Return the whole states that the waiting bars lead to; `now` (Unix ms) is when they refresh their price."""
-        newest: dict[str, dict[str, Newest]] = {}
+        latest: dict[str, dict[str, Latest]] = {}
         slices: dict[str, dict[str, dict[int, bytes]]] = {}
+        states: list[tuple[str, _Pair, Newest, dict[int, bytes]]] = []
         for exchange, symbols in waiting.items():
-            new_newest = newest[exchange] = {}
-            new_slices = slices[exchange] = {}
+            pairs = self._pairs.setdefault(exchange, {})
+            of_exchange = slices[exchange] = {}
             for symbol, bars in symbols.items():
-                series = self._series.get(symbol, {}).get(exchange)
-                new_slices[symbol] = {
-                    start: pack_bar(bar, None if series is None else series.get(start), start)
-                    for start, bar in bars.items()
-                }
-                bar = _last(bars)
-                price = Newest(bar.close_time, bar.close_order, bar.close, now)
-                known = self._newest.get(symbol, {}).get(exchange)
-                new_newest[symbol] = price if known is None or price[:2] > known[:2] else known._replace(refreshed=now)
-        return Change(newest, slices)
+                pair = pairs.get(symbol)
+                if pair is None:
+                    pair = pairs[symbol] = _Pair()
+                get = pair.series.get
+                records = of_exchange[symbol] = {start: pack_bar(bar, get(start)) for start, bar in bars.items()}
+                newest = _newer(pair.newest, _last(bars), now)
+                states.append((symbol, pair, newest, records))
+                price = Latest(newest.price, newest.timestamp)
+                if symbol in latest:
+                    latest[symbol][exchange] = price
+                else:
+                    latest[symbol] = {exchange: price}
+        return Prepared(Flush(latest, slices), states)
 
-    def apply(self, change: Change) -> None:
-        """Take over whole states."""
-        for exchange, newest in change.newest.items():
-            for symbol, price in newest.items():
-                self._newest.setdefault(symbol, {})[exchange] = price
-        for exchange, symbols in change.slices.items():
-            for symbol, slices in symbols.items():
-                series = self._series_to_change(symbol, exchange, slices)
-                for start, record in slices.items():
-                    series.put(start, record)
+    def apply(self, prepared: Prepared) -> None:
+        """Take over states that were prepared last."""
+        for symbol, pair, newest, records in prepared.states:
+            pair.newest = newest
+            self._forget_answers(symbol, records)
+            put = pair.series.put
+            for start, record in records.items():
+                put(start, record)
 
-    def learn(self, change: Change) -> None:
-        """Take over those states of another node, or of Redis, that are newer than what is known."""
-        for exchange, newest in change.newest.items():
-            for symbol, price in newest.items():
-                known = self._newest.setdefault(symbol, {}).get(exchange)
-                if known is None or price.timestamp >= known.timestamp:
-                    self._newest[symbol][exchange] = price
-        for exchange, symbols in change.slices.items():
-            for symbol, slices in symbols.items():
-                series = self._series_to_change(symbol, exchange, slices)
-                for start, record in slices.items():
+    def learn(self, flush: Flush, now: int) -> None:
+        """Take over those states of another node, or of Redis, that are newer than what is known; it is `now`."""
+        for symbol, prices in flush.latest.items():
+            for exchange, latest in prices.items():
+                pair = self._pair(exchange, symbol)
+                if pair.newest is None or latest.timestamp >= pair.newest.timestamp:
+                    pair.newest = Newest(latest.timestamp, 0, latest.price, now)
+        for exchange, symbols in flush.slices.items():
+            for symbol, records in symbols.items():
+                series = self._pair(exchange, symbol).series
+                self._forget_answers(symbol, records)
+                for start, record in records.items():
                     series.put_newer(start, record)
 
     def add(self, exchange: str, symbols: Mapping[str, Mapping[int, bytes]]) -> None:
         """Add an exchange's slices of an earlier run: ticks that are not in what is known."""
-        for symbol, slices in symbols.items():
-            series = self._series_to_change(symbol, exchange, slices)
-            for start, record in slices.items():
+        for symbol, records in symbols.items():
+            series = self._pair(exchange, symbol).series
+            self._forget_answers(symbol, records)
+            for start, record in records.items():
                 known = series.get(start)
                 series.put(start, record if known is None else pack(unpack(known, start).merge(unpack(record, start))))
 
-    def newest(self, symbol: str) -> Mapping[str, Newest]:
+    def newest(self, symbol: str) -> dict[str, Newest]:
         """Return the newest ticks of a symbol, by exchange."""
-        return self._newest.get(symbol, {})
-
-    def symbols(self) -> Iterable[str]:
-        """Return the symbols that have had a tick."""
-        return self._newest.keys()
+        return {
+            exchange: pair.newest
+            for exchange, pairs in self._pairs.items()
+            if (pair := pairs.get(symbol)) is not None and pair.newest is not None
+        }
 
     def summaries(self, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
         """Return, by exchange, what the ticks of a span amount to, for one exchange or (None) for all.
@@ -125,35 +172,41 @@ class View:
             known = answers[exchange, span] = self._summarize(symbol, exchange, span)
         return known
 
+    def series(self, exchange: str | None = None) -> Iterator[tuple[str, Series]]:
+        """Yield symbol and series of every pair of an exchange, or of all. The view may change meanwhile."""
+        for name, pairs in list(self._pairs.items()):
+            if exchange is None or name == exchange:
+                for symbol, pair in list(pairs.items()):
+                    yield symbol, pair.series
+
     def _summarize(self, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
         found: dict[str, Summary] = {}
-        for name, series in self._series.get(symbol, {}).items():
-            if exchange is None or name == exchange:
-                summary = series.summary(span)
+        for name, pairs in self._pairs.items():
+            if (exchange is None or name == exchange) and symbol in pairs:
+                summary = pairs[symbol].series.summary(span)
                 if summary is not None:
                     found[name] = summary
         return found
 
-    def slices(self) -> Iterator[tuple[str, str, Series]]:
-        """Yield exchange, symbol and series of everything that is kept."""
-        for symbol, exchanges in list(self._series.items()):
-            for exchange, series in list(exchanges.items()):
-                yield exchange, symbol, series
+    def _forget_answers(self, symbol: str, records: Mapping[int, bytes]) -> None:
+        """Forget the answers that cover one of these slices, which are about to change."""
+        if symbol in self._answers and records and min(records) < self._answers_end:
+            del self._answers[symbol]
 
-    def drop_before(self, time: int) -> None:
-        """Forget slices that are in blocks which end at or before `time` (Unix ms)."""
-        for _, _, series in self.slices():
-            series.drop_before(time)
+    def _pair(self, exchange: str, symbol: str) -> _Pair:
+        pairs = self._pairs.setdefault(exchange, {})
+        pair = pairs.get(symbol)
+        if pair is None:
+            pair = pairs[symbol] = _Pair()
+        return pair
 
-    def _series_to_change(self, symbol: str, exchange: str, slices: Mapping[int, bytes]) -> Series:
-        """Return a series of which these slices are about to change; answers that cover one of them are forgotten."""
-        if slices and min(slices) < self._answers_end:
-            self._answers.pop(symbol, None)
-        exchanges = self._series.setdefault(symbol, {})
-        series = exchanges.get(exchange)
-        if series is None:
-            series = exchanges[exchange] = Series()
-        return series
+
+def _newer(known: Newest | None, bar: Bar, now: int) -> Newest:
+    """The newer of a known tick and the close of a bar, refreshed now either way."""
+    time, order = bar.close_time, bar.close_order
+    if known is None or time > known.timestamp or (time == known.timestamp and order > known.order):
+        return Newest(time, order, bar.close, now)
+    return Newest(known.timestamp, known.order, known.price, now)
 
 
 def _last(bars: Mapping[int, Bar]) -> Bar:

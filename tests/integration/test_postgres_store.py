@@ -11,8 +11,8 @@ from marketflow.adapters.postgres import PostgresStore
 from marketflow.domain.bar import Bar, fold, merge
 from marketflow.domain.mode import LIVE, MODES, TEST, Mode
 from marketflow.domain.summary import Summary, of_bar
+from marketflow.domain.view import Latest
 from marketflow.domain.window import StoredWindow, WindowKey
-from marketflow.ports import Latest
 from tests.support.postgres_server import VERSIONS, PostgresServer, running_server
 
 MINUTE = 60_000

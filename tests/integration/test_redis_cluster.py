@@ -12,8 +12,8 @@ import redis
 from marketflow.adapters.clock import SystemClock
 from marketflow.adapters.redis import RedisCluster, RedisPriceCache, cluster, connect, new_node_name
 from marketflow.domain.mode import LIVE, TEST, Mode
+from marketflow.domain.view import Flush, Latest
 from marketflow.errors import Unavailable
-from marketflow.ports import Flush, Latest
 from tests.support.valkey_server import ValkeyServer, running_valkey
 from tests.support.waiting import wait_until
 

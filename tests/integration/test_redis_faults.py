@@ -12,9 +12,9 @@ import redis
 from marketflow.adapters.clock import SystemClock
 from marketflow.adapters.redis import RedisCluster, RedisPriceCache, RedisWindowJournal, check, connect, new_node_name
 from marketflow.domain.mode import LIVE
+from marketflow.domain.view import Flush, Latest
 from marketflow.domain.window import WindowKey
 from marketflow.errors import ConfigurationError, StartupError, Unavailable
-from marketflow.ports import Flush, Latest
 from tests.support.ports import free_port
 from tests.support.valkey_server import ValkeyServer, running_valkey
 from tests.support.waiting import wait_until

@@ -14,8 +14,8 @@ from marketflow.adapters.redis import RedisCluster, RedisPriceCache, RedisWindow
 from marketflow.adapters.redis.client import ask
 from marketflow.domain.mode import LIVE, MODES, TEST
 from marketflow.domain.series import BLOCK_MS, RECORD_BYTES
+from marketflow.domain.view import Flush, Latest
 from marketflow.domain.window import WindowKey
-from marketflow.ports import Flush, Latest
 from tests.support.valkey_server import ValkeyServer, running_valkey
 from tests.support.waiting import wait_until
 

@@ -14,8 +14,8 @@ from marketflow.adapters.redis import RedisCluster, RedisPriceCache, connect, ne
 from marketflow.domain.bar import SLICE_MS, Bar, fold
 from marketflow.domain.mode import TEST
 from marketflow.domain.series import pack_bar
+from marketflow.domain.view import Flush
 from marketflow.domain.window import StoredWindow, WindowKey
-from marketflow.ports import Flush
 
 MINUTE, DAY = 60_000, 86_400_000
 _RECENT = 5 * MINUTE
@@ -40,7 +40,7 @@ def _write_slices(endpoints: Endpoints, symbols: Sequence[str], exchanges: Seque
         for exchange in exchanges:
             slices = {
                 symbol: {
-                    start: pack_bar(_bar(chance, start), None, start) for start in range(now - _RECENT, now, SLICE_MS)
+                    start: pack_bar(_bar(chance, start), None) for start in range(now - _RECENT, now, SLICE_MS)
                 }
                 for symbol in symbols
             }

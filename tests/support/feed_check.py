@@ -71,7 +71,7 @@ def _check_batch(lines: bytes, count: int) -> None:
             assert 0 < bar.low <= bar.high < math.inf
             assert abs(start - NOW) <= MAX_SKEW + 100
             assert merge(bar, bar).count == 2 * bar.count
-            assert unpack(pack_bar(bar, None, start), start).count == bar.count
+            assert unpack(pack_bar(bar, None), start).count == bar.count
 
 
 def _is_unclear(line: bytes) -> bool:

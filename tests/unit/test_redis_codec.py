@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from marketflow.adapters.redis import keys, wire
 from marketflow.domain.mode import MODES, Mode
-from marketflow.ports import Flush, Latest
+from marketflow.domain.view import Flush, Latest
 
 names = st.text("ABCXYZ0189:-._é", min_size=1, max_size=12)
 times = st.integers(0, 2**53)

@@ -14,9 +14,9 @@ from marketflow.adapters.postgres.pool import Pool
 from marketflow.adapters.postgres.rows import copy_rows, instant, window_of
 from marketflow.domain.mode import Mode
 from marketflow.domain.summary import Summary
+from marketflow.domain.view import Latest
 from marketflow.domain.window import StoredWindow
 from marketflow.errors import StartupError, Unavailable
-from marketflow.ports import Latest
 
 T = TypeVar("T")
 

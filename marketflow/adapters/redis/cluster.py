@@ -12,7 +12,7 @@ from redis.lock import Lock
 from marketflow.adapters.redis import keys, wire
 from marketflow.adapters.redis.client import answering, ask, unavailable
 from marketflow.domain.mode import MODES, Mode
-from marketflow.ports import Flush
+from marketflow.domain.view import Flush
 
 STATUS_MS = 3_000
 """How long a node's status stays without being announced again, in ms."""

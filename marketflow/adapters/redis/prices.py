@@ -14,8 +14,9 @@ from marketflow.domain.bar import SLICE_MS
 from marketflow.domain.mode import Mode
 from marketflow.domain.period import floor
 from marketflow.domain.series import BLOCK_MS
+from marketflow.domain.view import Flush, Latest
 from marketflow.errors import Unavailable
-from marketflow.ports import Clock, Flush, Latest
+from marketflow.ports import Clock
 
 LATEST_MS = 60_000
 """How long a latest price stays without being written again, in ms."""

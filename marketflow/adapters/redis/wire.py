@@ -3,7 +3,7 @@
 import msgspec
 
 from marketflow.domain.mode import Mode
-from marketflow.ports import Flush, Latest
+from marketflow.domain.view import Flush, Latest
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(

@@ -55,9 +55,9 @@ def test_other_bytes_are_no_record() -> None:
 
 def test_a_bar_is_added_to_the_record_that_is_known() -> None:
     first, second = fold([2.0, 5.0], [START, START + 7], 0), fold([1.0, 5.0], [START + 1, START + 3], 1)
-    record = pack_bar(second, pack_bar(first, None, START), START)
+    record = pack_bar(second, pack_bar(first, None))
     assert unpack(record, START) == Summary(5.0, START + 3, 1.0, START + 1, 13.0, 4)
-    assert unpack(pack_bar(first, None, START), START) == of_bar(first)
+    assert unpack(pack_bar(first, None), START) == of_bar(first)
 
 
 class SeriesMachine(RuleBasedStateMachine):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from marketflow.domain.feed import Columns
 from marketflow.domain.folding import fold_columns
 from marketflow.domain.period import Span
-from marketflow.domain.view import Change, View, Waiting, gather
+from marketflow.domain.view import Prepared, View, Waiting, gather, take
 
 NOW = 1_763_827_200_000
 Tick = tuple[str, str, float, int]  # exchange, symbol, price, time
@@ -23,7 +23,7 @@ spans = st.tuples(st.integers(0, 160), st.integers(0, 160)).map(
 batches = st.lists(st.lists(ticks, min_size=1, max_size=6), max_size=8)
 
 
-def change_of(view: View, batch: list[Tick], order: int) -> Change:
+def change_of(view: View, batch: list[Tick], order: int) -> Prepared:
     waiting: Waiting = {}
     for exchange in {tick[0] for tick in batch}:
         columns: Columns = {}
@@ -85,16 +85,19 @@ def test_the_newest_tick_is_the_last_received_of_the_greatest_time(sent: list[li
 @given(batches, batches)
 def test_a_second_view_learns_states_in_any_order_and_twice(sent: list[list[Tick]], more: list[list[Tick]]) -> None:
     first, second = View(), View()
-    changes = []
+    flushes = []
     for order, batch in enumerate([*sent, *more]):
-        change = change_of(first, batch, order)
-        first.apply(change)
-        changes.append(change)
-    for change in [*reversed(changes), *changes]:
-        second.learn(change)
+        prepared = change_of(first, batch, order)
+        first.apply(prepared)
+        flushes.append(prepared.flush)
+    for flush in [*reversed(flushes), *flushes]:
+        second.learn(flush, NOW)
     everything = Span(NOW - 15_000, NOW + 500)
     for symbol in ("X", "Y"):
         assert second.summaries(symbol, None, everything) == first.summaries(symbol, None, everything)
+        assert {exchange: newest.timestamp for exchange, newest in second.newest(symbol).items()} == {
+            exchange: newest.timestamp for exchange, newest in first.newest(symbol).items()
+        }
 
 
 @given(batches, batches)
@@ -108,13 +111,28 @@ def test_what_an_earlier_run_left_is_added(before: list[list[Tick]], after: list
         received += batch
     everything = Span(NOW - 15_000, NOW + 500)
     view.summaries("X", None, everything)
-    for exchange, symbol, series in earlier.slices():
-        view.add(exchange, {symbol: dict(series.items())})
+    for exchange in ("a", "b"):
+        view.add(exchange, {symbol: dict(series.items()) for symbol, series in earlier.series(exchange)})
     assert view.summaries("X", None, everything) == expected(received, "X", None, everything)
 
 
-def test_old_blocks_are_dropped() -> None:
-    view = View()
-    view.apply(change_of(view, [("a", "X", 1.0, NOW - 15_000), ("a", "X", 2.0, NOW)], 1))
-    view.drop_before(NOW - 1_000)
-    assert [start for _, _, series in view.slices() for start, _ in series.items()] == [NOW]
+@given(st.lists(ticks, max_size=20), st.integers(1, 5))
+def test_what_waits_is_taken_in_parts_none_twice(sent: list[Tick], pairs: int) -> None:
+    waiting: Waiting = {}
+    for order, (exchange, symbol, price, time) in enumerate(sent):
+        batch: Columns = {symbol: ([price], [time])}
+        gather(waiting, exchange, fold_columns(batch, order, NOW, 60_000).bars)
+    count = 0
+    while taken := take(waiting, pairs):
+        assert sum(len(symbols) for symbols in taken.values()) <= pairs
+        count += sum(bar.count for symbols in taken.values() for bars in symbols.values() for bar in bars.values())
+    assert count == len(sent)
+
+
+def test_gathering_leaves_the_batch_as_it_was() -> None:
+    waiting: Waiting = {}
+    batch = fold_columns({"X": ([1.0], [NOW])}, 1, NOW, 60_000).bars
+    gather(waiting, "a", batch)
+    gather(waiting, "a", fold_columns({"X": ([2.0, 3.0], [NOW, NOW + 100])}, 2, NOW, 60_000).bars)
+    assert [bar.count for bar in batch["X"].values()] == [1]
+    assert {start: bar.count for start, bar in waiting["a"]["X"].items()} == {NOW: 2, NOW + 100: 1}
