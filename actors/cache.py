@@ -210,6 +210,7 @@ class CacheActor(GeventActor):
             except Unavailable as error:
                 if self._memory.redis_up:
                     self._away(error)
+                self._memory.redis_error = str(error)
             if self._clock.monotonic() - trimmed > TRIM_SECONDS * 1000:
                 trimmed = self._clock.monotonic()
                 self._trim()
