@@ -28,13 +28,22 @@ class ExchangeActor(GeventActor):
     mailbox = MailboxSpec(bound=16, overflow=Overflow.HOLD)
 
     def __init__(
-        self, exchange: str, mode: Mode, feed: Feed, router: Address[Any], clock: Clock, meters: Meters
+        self,
+        exchange: str,
+        mode: Mode,
+        feed: Feed,
+        router: Address[Any],
+        room: Event,
+        clock: Clock,
+        meters: Meters,
     ) -> None:
+        """Read a feed for a router, while there is `room`."""
         super().__init__()
         self._exchange = exchange
         self._mode: Mode = mode
         self._feed = feed
         self._router = router
+        self._room = room
         self._clock = clock
         self._meters = meters
         self._connection: FeedConnection | None = None
@@ -111,6 +120,9 @@ class ExchangeActor(GeventActor):
                 self._meters.received(self._exchange, framer.too_long - too_long)
                 self._meters.rejected(self._exchange, "line_too_long", framer.too_long - too_long)
                 too_long = framer.too_long
+            if not self._room.is_set():
+                self._log.error("reading pauses: nothing more can be kept")
+                gevent.wait((self._room, self._closing), count=1)
             gevent.sleep(0)  # a socket that always has more would keep all other greenlets waiting
         return received
 

@@ -7,6 +7,7 @@ from typing import Any
 import gevent
 import msgspec
 import structlog
+from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from actors.exchange import ExchangeActor
@@ -78,6 +79,7 @@ class ModeSupervisorActor(GeventActor):
         cache: Address[Any],
         aggregator: Address[Any],
         router: Address[Any],
+        room: Event,
         clock: Clock,
         meters: Meters,
     ) -> None:
@@ -97,6 +99,7 @@ class ModeSupervisorActor(GeventActor):
         self._cache_proxy = cache.proxy()
         self._aggregator_proxy = aggregator.proxy()
         self._router = router
+        self._room = room
         self._clock = clock
         self._meters = meters
         self._changing = BoundedSemaphore()  # the feeds are changed by one at a time: a switch, or the lease round
@@ -246,7 +249,15 @@ class ModeSupervisorActor(GeventActor):
             ChildSpec(
                 exchange,
                 ExchangeActor,
-                args=(exchange, mode, self._make_feed(mode, exchange), self._router, self._clock, self._meters),
+                args=(
+                    exchange,
+                    mode,
+                    self._make_feed(mode, exchange),
+                    self._router,
+                    self._room,
+                    self._clock,
+                    self._meters,
+                ),
             ),
         )
 

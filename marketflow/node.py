@@ -141,13 +141,14 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
             drain_before_stop=True,
         ),
     )
+    windows = AggregatorMemory(interval)
     aggregator = system.add_child(
         "root",
         ChildSpec(
             "aggregator",
             AggregatorActor,
             (
-                AggregatorMemory(interval),
+                windows,
                 RedisWindowJournal(redis),
                 store,
                 settings.aggregation.lateness,
@@ -186,6 +187,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
                 "cache": cache,
                 "aggregator": aggregator,
                 "router": router,
+                "room": windows.room,
                 "clock": clock,
                 "meters": meters,
             },
