@@ -98,9 +98,9 @@ class NodeMarket:
         if not closes:
             raise NoData(f"no tick of {symbol}{f' on {exchange}' if exchange else ''} yet")
         name = max(closes, key=lambda name: closes[name].timestamp)
-        price, timestamp = closes[name]
-        stale = self._clock.now() - timestamp > FRESH_MS
-        return LatestPrice(symbol, name, price, timestamp, mode, "postgres", stale)
+        close = closes[name]
+        stale = self._clock.now() - close.timestamp > FRESH_MS
+        return LatestPrice(symbol, name, close.price, close.timestamp, mode, "postgres", stale)
 
     def _recent(self, symbol: str, exchange: str | None, span: Span) -> _Answer | None:
         """Answer from the series; None when ticks of the span are only known to PostgreSQL.

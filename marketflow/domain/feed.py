@@ -108,6 +108,14 @@ class _Tick(msgspec.Struct, gc=False):
     timestamp: int
 
 
+class _GoodTick(msgspec.Struct, gc=False):
+    """A tick that needs no second look at its price: msgspec checks it while it decodes, in C."""
+
+    symbol: str
+    price: Annotated[float, msgspec.Meta(gt=0)]
+    timestamp: int
+
+
 _NOT_A_TICK = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -115,19 +123,8 @@ class Decoder:
     """Decodes batches of lines for a set of symbols. Timestamps are left to the fold, which looks at them anyway."""
 
     def __init__(self, symbols: Iterable[str]) -> None:
-        names = tuple(symbols)
-        self._symbols = frozenset(names)
-        # A tick that needs no second look: msgspec checks symbol and price while it decodes, in C.
-        good = msgspec.defstruct(
-            "GoodTick",
-            [
-                ("symbol", Literal[names]),
-                ("price", Annotated[float, msgspec.Meta(gt=0)]),
-                ("timestamp", int),
-            ],
-            gc=False,
-        )
-        self._good: msgspec.json.Decoder[Any] = msgspec.json.Decoder(good)
+        self._symbols = frozenset(symbols)
+        self._good = msgspec.json.Decoder(_GoodTick)
         self._any = msgspec.json.Decoder(_Tick)
 
     def decode(self, lines: bytes) -> Decoded:
@@ -142,13 +139,17 @@ class Decoder:
             return self._line_by_line(lines)
         columns: Columns = {}
         for tick in ticks:
-            column = columns.get(tick.symbol)
-            if column is None:
-                columns[tick.symbol] = ([tick.price], [tick.timestamp])
-            else:
+            symbol = tick.symbol
+            if symbol in columns:
+                column = columns[symbol]
                 column[0].append(tick.price)
                 column[1].append(tick.timestamp)
-        return Decoded(columns, {})
+            else:
+                columns[symbol] = ([tick.price], [tick.timestamp])
+        unknown = columns.keys() - self._symbols
+        if not unknown:
+            return Decoded(columns, {})
+        return Decoded(columns, {"unknown_symbol": sum(len(columns.pop(symbol)[0]) for symbol in unknown)})
 
     def _line_by_line(self, lines: bytes) -> Decoded:
         columns: Columns = {}

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
+import msgspec
+
 from marketflow.domain.bar import Bar, merge
 from marketflow.domain.folding import SliceBars
 from marketflow.domain.period import Span
@@ -10,7 +12,7 @@ from marketflow.domain.series import Series, pack, pack_bar, unpack
 from marketflow.domain.summary import Summary
 
 
-class Latest(NamedTuple):
+class Latest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The newest price of a pair on an exchange (quote currency), and its time (Unix ms)."""
 
     price: float
@@ -25,7 +27,7 @@ class Flush(NamedTuple):
     slices: Mapping[str, Mapping[str, Mapping[int, bytes]]]
 
 
-class Newest(NamedTuple):
+class Newest(msgspec.Struct, frozen=True, order=True, gc=False):
     """The newest tick of a pair on an exchange, and when it was last refreshed (both Unix ms).
 
     Its order is its place in the order of receipt, as for bars.

@@ -1,5 +1,6 @@
 """The gunicorn worker: hosts one node, is fair to all connections, and ends each of them cleanly."""
 
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -56,6 +57,10 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._node = resolve_name(self._job.build)(self._job.settings, self._job.endpoints)
             self._node.on_give_up(self._give_up)
             self._node.start()
+            # What is there now stays: it need not be looked through again. Windows and series are large and acyclic.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 50)
         except Exception as error:
             if not isinstance(error, MarketFlowError):
                 self.log.exception("the node cannot start")

@@ -149,11 +149,12 @@ class RedisPriceCache:
     ) -> Iterator[Command]:
         members: list[str | int] = []
         now = self._clock.now()
+        prefix = keys.latest(mode, "")
         for symbol, prices in latest.items():
-            key = keys.latest(mode, symbol)
+            key = prefix + symbol
             fields: list[str] = []
-            for exchange, (price, timestamp) in prices.items():
-                fields += (exchange, f'{{"price":{price!r},"timestamp":{timestamp}}}')
+            for exchange, price in prices.items():
+                fields += (exchange, f'{{"price":{price.price!r},"timestamp":{price.timestamp}}}')
             if expiry == "hsetex":
                 yield "HSETEX", key, "PX", LATEST_MS, "FIELDS", len(prices), *fields
                 continue
