@@ -17,6 +17,7 @@ from marketflow.config.values import (
     all_different,
     duration,
     from_text,
+    host,
     matching,
     names_postgres,
     names_redis,
@@ -32,7 +33,7 @@ from marketflow.domain.mode import Mode
 ENV_PREFIX = "MARKETFLOW_"
 _SECOND, _HOUR, _DAY = 1_000, 3_600_000, 86_400_000
 
-Host = Annotated[str, matching(r"[^\s/]{1,253}", "a host name or address")]
+Host = Annotated[str, host()]
 Port = Annotated[int, whole(1, 65535)]
 Symbol = Annotated[
     str, matching(r"[A-Z0-9][A-Z0-9._-]{0,31}", "a symbol (upper case letters, digits, '.', '_', '-'; 1 to 32)")

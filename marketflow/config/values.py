@@ -68,6 +68,20 @@ def matching(pattern: str, accepted: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def host() -> BeforeValidator:
+    """Accept a host name or address that can be looked up, whether it is found or not."""
+
+    def check(value: Any) -> str:
+        try:
+            if isinstance(value, str) and re.fullmatch(r"[^\s/\0]{1,253}", value) and value.encode("idna"):
+                return value
+        except UnicodeError:
+            pass
+        raise ValueError("a host name or address is expected")
+
+    return BeforeValidator(check)
+
+
 def one_of(choices: Any) -> BeforeValidator:
     accepted = get_args(choices)
 

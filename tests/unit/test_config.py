@@ -98,6 +98,8 @@ def test_lists_come_from_variables_as_json_or_separated_by_commas(monkeypatch: p
         ("[server]\nworkers = 0", "server.workers", "an integer from 1"),
         ('[server]\nhost = ""', "server.host", "a host name"),
         ('[server]\nhost = "a b"', "server.host", "a host name"),
+        ('[server]\nhost = ".."', "server.host", "a host name"),
+        ('[server]\nhost = "a\\u0000"', "server.host", "a host name"),
         ("[server]\nadmin_token = 5", "server.admin_token", "a string"),
         ('[mode]\ninitial = "demo"', "mode.initial", "live, test"),
         ("[symbols]\nallowed = []", "symbols.allowed", "at least one symbol"),
