@@ -39,6 +39,4 @@ class Learn(NamedTuple):
 
 
 class FollowMode(NamedTuple):
-    """Another node has switched the mode."""
-
-    mode: Mode
+    """The mode of all nodes may have changed."""

@@ -9,6 +9,8 @@ import msgspec
 import structlog
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
+from gevent.pool import Pool
+from pykka import ActorDeadError, Timeout
 
 from actors.exchange import ExchangeActor
 from actors.messages import FollowMode, Learn
@@ -31,6 +33,8 @@ RETRY = Backoff(initial=0.2, maximum=2.0, jitter=0.5)
 ATTEND_SECONDS = 1.0
 """How often leases are renewed and the other nodes are told of this one."""
 CLOSE_SECONDS = 2.0
+FEEDS_AT_A_TIME = 16
+"""How many feeds are opened or closed side by side; each takes a connection to Redis meanwhile."""
 PEERS_SECONDS = 2.0
 """How long a switch waits for the other nodes to follow."""
 
@@ -55,6 +59,9 @@ class ModeMemory:
         """Whether the node is being stopped: no feed is opened any more."""
         self.owned: set[str] = set()
         self.peers: dict[str, NodeStatus] = {}
+        self.had_peers = False
+        self.untold = False
+        """Whether a switch could not be written to Redis yet: then its mode counts, and not what Redis says."""
 
 
 class ModeSupervisorActor(GeventActor):
@@ -75,7 +82,7 @@ class ModeSupervisorActor(GeventActor):
         symbols: Sequence[str],
         retention: int,
         server: str,
-        alone: bool,
+        only_worker: bool,
         cache: Address[Any],
         aggregator: Address[Any],
         router: Address[Any],
@@ -94,7 +101,7 @@ class ModeSupervisorActor(GeventActor):
         self._symbols = symbols
         self._retention = retention
         self._server = server
-        self._alone = alone
+        self._only_worker = only_worker
         self._cache = cache
         self._cache_proxy = cache.proxy()
         self._aggregator_proxy = aggregator.proxy()
@@ -110,10 +117,14 @@ class ModeSupervisorActor(GeventActor):
         self.spawn(self._attend_for_ever)
         self.spawn(self._listen_for_ever)
 
-    def on_receive(self, message: FollowMode) -> None:
-        """Follow another node's switch."""
-        if message.mode != self._memory.mode:
-            self._put_in_force(message.mode)
+    def on_receive(self, _message: FollowMode) -> None:
+        """Follow the mode of all nodes: the one in Redis now, as the message may come late."""
+        try:
+            mode = self._cluster.read_mode()
+        except Unavailable:
+            return  # it is told again when Redis is back
+        if mode not in (None, self._memory.mode) and not self._memory.untold:
+            self._put_in_force(mode)
 
     # --- called through a proxy ---
 
@@ -123,12 +134,14 @@ class ModeSupervisorActor(GeventActor):
         if mode == previous:
             return Switched(mode, previous, changed=False)
         self._memory.joined = True
-        self._put_in_force(mode)
+        self._memory.untold = True
         try:
-            self._cluster.write_mode(mode)
-            self._wait_for_peers(mode)
+            self._tell_mode(mode)  # first, so that what is heard late of the old mode is not followed
         except Unavailable as error:
-            self._log.warning("the other nodes could not be told of the switch", mode=mode, reason=str(error))
+            self._log.warning("the other nodes cannot be told of the switch yet", mode=mode, reason=str(error))
+        self._put_in_force(mode)
+        if not self._memory.untold:
+            self._wait_for_peers(mode)
         return Switched(mode, previous, changed=True)
 
     def feeds(self) -> dict[str, FeedStatus]:
@@ -167,13 +180,20 @@ class ModeSupervisorActor(GeventActor):
                 for exchange in owned:
                     self._open_feed(exchange)
 
+    def _tell_mode(self, mode: Mode) -> None:
+        self._cluster.write_mode(mode)
+        self._memory.untold = False
+
     def _wait_for_peers(self, mode: Mode) -> None:
         deadline = self._clock.monotonic() + PEERS_SECONDS * 1000
-        while any(peer.mode != mode for peer in self._announce().values()):
-            if self._clock.monotonic() > deadline:
-                self._log.warning("not every node has followed in time", mode=mode)
-                return
-            gevent.sleep(0.02)
+        try:
+            while any(peer.mode != mode for peer in self._announce().values()):
+                if self._clock.monotonic() > deadline:
+                    self._log.warning("not every node has followed in time", mode=mode)
+                    return
+                gevent.sleep(0.02)
+        except Unavailable as error:
+            self._log.warning("it is not known whether every node has followed", mode=mode, reason=str(error))
 
     # --- the feeds of this node ---
 
@@ -183,6 +203,8 @@ class ModeSupervisorActor(GeventActor):
             try:
                 if not self._memory.joined:
                     self._join()
+                if self._memory.untold:
+                    self._tell_mode(self._memory.mode)
                 with self._changing:
                     self._take_leases()
                 self._announce()
@@ -210,23 +232,32 @@ class ModeSupervisorActor(GeventActor):
 
     def _take_leases(self) -> None:
         """Renew what is owned, take what is free, and start and stop the feeds accordingly."""
-        for exchange in self._exchanges:
-            try:
-                owned = self._cluster.lease(self._memory.mode, exchange)
-            except Unavailable:
-                self._keep_feeds()
-                raise
-            if owned:
-                self._open_feed(exchange)
-            elif exchange in self._memory.owned:
-                self._log.warning("another node reads this feed now", exchange=exchange)
-                self._close([exchange])
-                self._aggregator_proxy.abandon(self._memory.mode, exchange).get(timeout=CLOSE_SECONDS)
+        try:
+            self._each(self._attend_one, self._exchanges)
+        except Unavailable:
+            self._keep_feeds()
+            raise
+
+    def _attend_one(self, exchange: str) -> None:
+        if self._cluster.lease(self._memory.mode, exchange):
+            self._open_feed(exchange)
+        elif exchange in self._memory.owned:
+            self._log.warning("another node reads this feed now", exchange=exchange)
+            self._close([exchange])
+            self._aggregator_proxy.abandon(self._memory.mode, exchange).get(timeout=CLOSE_SECONDS)
 
     def _keep_feeds(self) -> None:
         """Without Redis, whoever owns a feed keeps it, and a node that is alone owns them all."""
-        for exchange in self._exchanges if self._alone else sorted(self._memory.owned):
-            self._open_feed(exchange)
+        alone = self._only_worker and not self._memory.peers
+        self._each(self._open_feed, self._exchanges if alone else sorted(self._memory.owned))
+
+    def _each(self, attend: Callable[[str], None], exchanges: Sequence[str]) -> None:
+        """Attend to some feeds at a time; when all are done, raise the first of what was raised."""
+        pool = Pool(FEEDS_AT_A_TIME)
+        begun = [pool.spawn(attend, exchange) for exchange in exchanges]
+        pool.join()
+        for greenlet in begun:
+            greenlet.get()
 
     def _open_feed(self, exchange: str) -> None:
         if self._memory.closed:
@@ -240,9 +271,10 @@ class ModeSupervisorActor(GeventActor):
             else:
                 return
         mode = self._memory.mode
-        if not self._alone:  # another node may have read this feed until now
+        shared = self._memory.had_peers or not self._only_worker  # another node may have read this feed until now
+        if shared:
             self._reread(mode, exchange)
-        self._aggregator_proxy.adopt(exchange, afresh=not self._alone).get(timeout=CLOSE_SECONDS)
+        self._aggregator_proxy.adopt(exchange, afresh=shared).get(timeout=CLOSE_SECONDS)
         self._memory.owned.add(exchange)
         self._system.add_child(
             self._feeds_path,
@@ -262,7 +294,7 @@ class ModeSupervisorActor(GeventActor):
         )
 
     def _close(self, exchanges: Sequence[str]) -> None:
-        gevent.joinall([gevent.spawn(self._close_one, exchange) for exchange in exchanges])
+        self._each(self._close_one, exchanges)
         for exchange in exchanges:
             self._memory.owned.discard(exchange)
 
@@ -272,7 +304,11 @@ class ModeSupervisorActor(GeventActor):
             address = self._system.address(path)
         except UnknownPathError:
             return
-        if not address.proxy().close(CLOSE_SECONDS).get(timeout=2 * CLOSE_SECONDS):
+        try:
+            closed = address.proxy().close(CLOSE_SECONDS).get(timeout=2 * CLOSE_SECONDS)
+        except (Timeout, ActorDeadError):
+            closed = False
+        if not closed:
             self._log.warning("feed not closed in time", exchange=exchange)
         self._system.remove_child(path, timeout=CLOSE_SECONDS)
         try:
@@ -297,6 +333,7 @@ class ModeSupervisorActor(GeventActor):
         peers = {node: msgspec.msgpack.decode(told, type=NodeStatus) for node, told in others.items()}
         self._meters.learn(peer.counts for peer in peers.values() if peer.server == self._server)
         self._memory.peers = peers
+        self._memory.had_peers |= bool(peers)
         return peers
 
     def _listen_for_ever(self) -> None:
@@ -311,8 +348,8 @@ class ModeSupervisorActor(GeventActor):
     def _hear_flush(self, mode: Mode, flush: Flush) -> None:
         self._cache.tell(Learn(mode, flush))
 
-    def _hear_mode(self, mode: Mode) -> None:
-        self.actor_ref.tell(FollowMode(mode))
+    def _hear_mode(self, _mode: Mode) -> None:
+        self.actor_ref.tell(FollowMode())
 
     def _hear_peers(self) -> None:
         """What nodes wrote before they heard of each other was not told."""

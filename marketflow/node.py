@@ -183,7 +183,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
                 "symbols": symbols,
                 "retention": held + BLOCK_MS,
                 "server": f"{socket.gethostname()}-{os.getppid()}",  # the parent of all its workers
-                "alone": settings.server.workers == 1,
+                "only_worker": settings.server.workers == 1,
                 "cache": cache,
                 "aggregator": aggregator,
                 "router": router,
