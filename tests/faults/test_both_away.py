@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.chaos_system import chaos_node
 from tests.support.fault_load import Load, Probe, check_law, wait_stored_exactly
 from tests.support.fault_system import INTERVAL, FaultSystem, world
 from tests.support.waiting import let_pass, wait_until
@@ -86,3 +87,25 @@ def test_both_away_at_the_start() -> None:
         wait_stored_exactly(system, oracle, INTERVAL)
         body = system.body("/prices/average/BTCUSDT?period=1m")
         assert body["ticks"] == len(oracle.of("BTCUSDT", None, body["from"], body["to"]))
+
+
+@pytest.mark.quick
+def test_feeds_are_held_when_nothing_more_can_be_kept() -> None:
+    """With both away for longer than the memory lasts, exchanges feel it, and still nothing is lost."""
+    with chaos_node(most_waiting=60) as (node, feeds, valkey, postgres_server):
+        with Load(feeds):
+            let_pass(1)
+            valkey.kill()
+            postgres_server.stop()
+
+            def held() -> bool:
+                before = node.metric("marketflow_ticks_received_total")
+                let_pass(0.5)
+                return node.metric("marketflow_ticks_received_total") == before
+
+            wait_until(held, "nothing more is received", 20)
+            assert node.get("/prices/latest/BTCUSDT").status == 200
+            valkey.start()
+            postgres_server.start()
+            wait_until(lambda: not held(), "it is received again", 20)
+        check_law(node, node.sent, INTERVAL)

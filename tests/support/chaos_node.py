@@ -22,6 +22,7 @@ import psutil  # noqa: E402
 from gevent.fileobject import FileObject  # noqa: E402
 from gevent.pywsgi import WSGIServer  # noqa: E402
 
+from actors import aggregator as aggregator_module  # noqa: E402
 from actors import exchange as exchange_module  # noqa: E402
 from actors.aggregator import AggregatorActor  # noqa: E402
 from actors.cache import CacheActor  # noqa: E402
@@ -32,12 +33,23 @@ from actors.price_worker import PriceWorkerActor  # noqa: E402
 from actors.router import RouterActor  # noqa: E402
 from actors.runtime import DeadLettered, GeventActor, Intensity, Lifecycle, SupervisorSpec  # noqa: E402
 from marketflow import logs, node  # noqa: E402
+from marketflow.adapters.clock import SystemClock  # noqa: E402
 from marketflow.adapters.embedded import Endpoints  # noqa: E402
 from marketflow.config import Settings  # noqa: E402
 
 ACTORS = (CacheActor, AggregatorActor, PriceWorkerActor, RouterActor, ModeSupervisorActor, ExchangeActor)
 FOR_EVER = Intensity(restarts=1_000_000, within=1.0)
 """The tests kill far more often than a node that is well would let pass."""
+
+
+class SteppedClock(SystemClock):
+    """The machine's clock, but for the steps that a test takes with it."""
+
+    steps = 0
+
+    def now(self) -> int:
+        """Return the time of day, Unix ms."""
+        return super().now() + type(self).steps
 
 
 class Chaos(Exception):
@@ -177,13 +189,18 @@ def census() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Take a first line of JSON: `settings`, `redis`, `postgres`, `ledger`, `seed`, `pause`. Then `census`, `chaos`,
-    `calm` (answers once the tree is whole), `ledger` (answers with what was lost) and `quit`."""
+    """Take a first line of JSON: `settings`, `redis`, `postgres`, `ledger`, `seed`, `pause`, perhaps `most_waiting`.
+
+    Then `census`, `chaos`, `calm` (answers once the tree is whole), `step N` (the clock by N ms), `ledger` (answers
+    with what was lost) and `quit`.
+    """
     commands = FileObject(sys.stdin.fileno(), "rb")
     told = json.loads(commands.readline())
     logs.configure("warning", "console")
     faults: dict[type[GeventActor], Faults] = {actor_class: Faults(actor_class) for actor_class in ACTORS}
     ledger = Ledger(Path(told["ledger"]))
+    vars(node)["SystemClock"] = SteppedClock
+    vars(aggregator_module)["MOST_WAITING"] = told.get("most_waiting", aggregator_module.MOST_WAITING)
     vars(node)["SupervisorSpec"] = partial(SupervisorSpec, intensity=FOR_EVER)
     running = node.build(
         Settings(**told["settings"], log={"level": "warning"}), Endpoints(told["redis"], told["postgres"])
@@ -209,6 +226,8 @@ def main() -> None:
             calm(system, faults)
             tree = [[info.path, info.state, info.restarts, info.depth] for info in system.tree()]
             answer({"tree": tree, "kills": killer.done, "given_up": given_up})
+        elif command.startswith("step"):
+            SteppedClock.steps += int(command.split()[1])
         elif command == "ledger":
             answer({"lost": ledger.close()})
         elif command == "quit":
