@@ -40,6 +40,9 @@ coverage: .venv/.dev ## measure what the tests cover, in every process
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+bench: .venv/.dev ## set up, then measure everything; one table, see docs/performance.md (20 minutes)
+	$(BIN)/python -m tests.load
+
 lock: .venv/.dev ## pin again what `make run`, the image and `make test` install
 	$(BIN)/uv pip compile $(UV_ARGS) --extra embedded setup.cfg requirements/build.in -o requirements/run.txt
 	$(BIN)/uv pip compile $(UV_ARGS) --constraint requirements/run.txt setup.cfg -o requirements/image.txt

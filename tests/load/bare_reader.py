@@ -29,9 +29,11 @@ class _Reader:
         rest = b""
         with create_connection(("127.0.0.1", port)) as connection:
             while chunk := connection.recv(_CHUNK):
-                lines, newline, tail = chunk.rpartition(b"\n")
-                self.ticks += len(self._decode(rest + lines + newline))
-                rest = tail
+                cut = chunk.rfind(b"\n") + 1
+                if cut:
+                    self.ticks += len(self._decode(rest + chunk[:cut]))
+                    rest = b""
+                rest += chunk[cut:]
                 gevent.sleep(0)
 
 
@@ -39,12 +41,12 @@ def main() -> None:
     """Read for the given seconds, after one to get going."""
     seconds, *ports = sys.argv[1:]
     reader = _Reader()
-    for port in ports:
-        gevent.spawn(reader.read, int(port))
+    greenlets = [gevent.spawn(reader.read, int(port)) for port in ports]
     gevent.sleep(1.0)
     ticks, cpu, began = reader.ticks, time.process_time(), time.monotonic()
     gevent.sleep(float(seconds))
     took = time.monotonic() - began
+    assert not any(greenlet.dead for greenlet in greenlets), "a feed has ended"
     print(json.dumps({"ticks": reader.ticks - ticks, "seconds": took, "cpu": time.process_time() - cpu}))
 
 

@@ -39,9 +39,7 @@ def _write_slices(endpoints: Endpoints, symbols: Sequence[str], exchanges: Seque
         cache = RedisPriceCache(redis, cluster, SystemClock(), series_retention=2 * _RECENT, max_skew=MINUTE)
         for exchange in exchanges:
             slices = {
-                symbol: {
-                    start: pack_bar(_bar(chance, start), None) for start in range(now - _RECENT, now, SLICE_MS)
-                }
+                symbol: {start: pack_bar(_bar(chance, start), None) for start in range(now - _RECENT, now, SLICE_MS)}
                 for symbol in symbols
             }
             cache.write(TEST, Flush({}, {exchange: slices}))

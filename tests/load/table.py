@@ -15,7 +15,8 @@ class Figure(NamedTuple):
 
     what: str
     value: float
-    target: float
+    target: float | None
+    """None where nothing is demanded: what a reader wants to know besides."""
     unit: str = ""
     """Empty for a ratio, else what it is in."""
     least: bool = True
@@ -30,6 +31,8 @@ class Figure(NamedTuple):
     @property
     def missed_by(self) -> float:
         """The factor between target and value; above 1 it is missed."""
+        if self.target is None:
+            return 0.0
         worse, better = (self.target, self.value) if self.least else (self.value, self.target)
         return worse / better if better > 0 else float("inf") if worse > 0 else 1.0
 
@@ -39,13 +42,13 @@ class Figure(NamedTuple):
         return not self.unit and self.missed_by > TOLERATED
 
 
-def ratio(what: str, value: float, target: float, note: str = "") -> Figure:
-    """Return a ratio that is to be at least `target`."""
+def ratio(what: str, value: float, target: float | None, note: str = "") -> Figure:
+    """Return a ratio that is to be at least `target`, if there is one."""
     return Figure(what, value, target, note=note)
 
 
-def limit(what: str, value: float, target: float, unit: str, note: str = "") -> Figure:
-    """Return a figure that is to be at most `target`; without a unit it is a ratio or a count too."""
+def limit(what: str, value: float, target: float | None, unit: str, note: str = "") -> Figure:
+    """Return a figure that is to be at most `target`, if there is one; without a unit it is a ratio or a count too."""
     return Figure(what, value, target, unit, least=False, note=note)
 
 
@@ -57,14 +60,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def show(figure: Figure) -> None:
     """Print a figure as a line of the table, in Markdown."""
-    bound = "≥" if figure.least else "≤"
     unit = f" {figure.unit}" if figure.unit else ""
-    verdict = "yes" if figure.met else "**no**"
-    print(
-        f"| {figure.what} | {bound} {figure.target:g}{unit} | {_number(figure.value)}{unit} | {verdict} "
-        f"| {figure.note} |",
-        flush=True,
-    )
+    demanded = "" if figure.target is None else f"{'≥' if figure.least else '≤'} {figure.target:g}{unit}"
+    verdict = "" if figure.target is None else "yes" if figure.met else "**no**"
+    print(f"| {figure.what} | {demanded} | {_number(figure.value)}{unit} | {verdict} | {figure.note} |", flush=True)
 
 
 def show_head() -> None:
@@ -90,4 +89,4 @@ def show_noise(noise: Sequence[Noise]) -> None:
 def _number(value: float) -> str:
     if value == int(value) or value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
