@@ -48,6 +48,7 @@ lock: .venv/.dev ## pin again what `make run`, the image and `make test` install
 	$(BIN)/uv pip compile $(UV_ARGS) --constraint requirements/run.txt setup.cfg -o requirements/image.txt
 	$(BIN)/uv pip compile $(UV_ARGS) --constraint requirements/run.txt requirements/build.in -o requirements/build.txt
 	$(BIN)/uv pip compile $(UV_ARGS) --extra embedded --extra test --extra lint setup.cfg requirements/build.in -o requirements/dev.txt
+	$(BIN)/uv pip compile $(UV_ARGS) --no-generate-hashes --resolution lowest-direct setup.cfg -o requirements/lowest.txt
 UV_ARGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 clean:           ## remove the virtual environment and what tools left
