@@ -28,7 +28,7 @@ class PriceWorkerActor(GeventActor):
 
     def on_receive(self, batch: Batch) -> None:
         """Turn a batch into bars for the aggregator and the cache."""
-        decoded = self._decoder.decode(batch.data)
+        decoded = self._decoder.decode(batch.data, batch.lines)
         folded = fold_columns(decoded.ticks, batch.order, batch.received_at, self._max_skew)
         bars = BarBatch(batch.mode, batch.exchange, folded.bars, folded.accepted, batch.received_at)
         if folded.accepted:

@@ -82,10 +82,9 @@ class Framer:
         return b"".join(kept)
 
 
-def pieces(lines: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield whole lines, each piece with its number of them: all at once, or where they are too short to be ticks, in
-    pieces of at most MAX_SHORT_LINES."""
-    count = lines.count(b"\n")
+def pieces(lines: bytes, count: int) -> Iterator[tuple[int, bytes]]:
+    """Yield `count` whole lines, each piece with its number of them: all at once, or where they are too short to be
+    ticks, in pieces of at most MAX_SHORT_LINES."""
     if count <= MAX_SHORT_LINES or len(lines) >= count * SHORTEST_TICK:
         yield count, lines
         return
@@ -127,15 +126,15 @@ class Decoder:
         self._good = msgspec.json.Decoder(_GoodTick)
         self._any = msgspec.json.Decoder(_Tick)
 
-    def decode(self, lines: bytes) -> Decoded:
-        """Return what whole lines hold. Never raises for what is in them; each line is accepted or counted."""
+    def decode(self, lines: bytes, count: int) -> Decoded:
+        """Return what `count` whole lines hold. Never raises for what is in them; each line is accepted or counted."""
         try:
             if not lines.isascii():
                 lines.decode()  # msgspec does not look into the strings that it skips
             ticks = self._good.decode_lines(lines)
         except _NOT_A_TICK:
             return self._line_by_line(lines)
-        if not _one_a_line(lines, len(ticks)):
+        if len(ticks) != count or not _one_a_line(lines, count):
             return self._line_by_line(lines)
         columns: Columns = {}
         for tick in ticks:
@@ -193,15 +192,13 @@ class Decoder:
         return "bad_price" if not_finite else "invalid_field"
 
 
-def _one_a_line(lines: bytes, objects: int) -> bool:
-    """Tell whether valid JSON objects stand one on each line: not two on one, nor one over two, nor a blank line.
+def _one_a_line(lines: bytes, count: int) -> bool:
+    """Tell whether as many JSON objects as lines stand one on each: not two on one, nor one over two, nor a blank line.
 
     Nowhere inside an object can a brace close, the line end and a brace open, so each such place is between two.
     """
-    if lines.count(b"\n") != objects:
-        return False
     between = lines.count(b"}\n{")
-    return between == objects - 1 or between + lines.count(b"}\r\n{") == objects - 1
+    return between == count - 1 or between + lines.count(b"}\r\n{") == count - 1
 
 
 def _may_be_object(line: bytes) -> bool:

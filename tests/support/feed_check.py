@@ -52,15 +52,15 @@ def check_connection(stream: bytes, cuts: Iterable[int] = ()) -> None:
         assert len(framer._rest) <= MAX_LINE
         received += lines
     assert received.count(b"\n") + sum(len(line) > MAX_LINE for line in stream.split(b"\n")) >= stream.count(b"\n")
-    for count, piece in pieces(received):
+    for count, piece in pieces(received, received.count(b"\n")):
         _check_batch(piece, count)
 
 
 def _check_batch(lines: bytes, count: int) -> None:
-    decoded = DECODER.decode(lines)
+    decoded = DECODER.decode(lines, count)
     assert set(decoded.rejected) <= set(REASONS)
     clear = b"".join(line + b"\n" for line in lines.split(b"\n")[:-1] if not _is_unclear(line))
-    alone = DECODER.decode(clear)
+    alone = DECODER.decode(clear, clear.count(b"\n"))
     ticks = {symbol: list(zip(*columns, strict=True)) for symbol, columns in alone.ticks.items()}
     assert (ticks, alone.rejected) == _expected(clear)
     folded = fold_columns(decoded.ticks, 1, NOW, MAX_SKEW)

@@ -156,7 +156,7 @@ def expected(lines: bytes) -> tuple[dict[str, list[tuple[float, int]]], dict[str
 
 
 def decoded(lines: bytes) -> tuple[dict[str, list[tuple[float, int]]], dict[str, int]]:
-    result = DECODER.decode(lines)
+    result = DECODER.decode(lines, lines.count(b"\n"))
     ticks = {symbol: list(zip(*columns, strict=True)) for symbol, columns in result.ticks.items()}
     return ticks, {str(reason): count for reason, count in result.rejected.items()}
 
@@ -197,7 +197,7 @@ def test_any_damage_is_counted_once_a_line(good: list[bytes], data: st.DataObjec
 @given(st.lists(st.sampled_from(ACCEPTED), max_size=20), st.sampled_from([b"\n", b"\r\n"]))
 def test_the_fast_path_reads_what_reading_line_by_line_does(good: list[bytes], end: bytes) -> None:
     lines = b"".join(line + end for line in good)
-    fast, slow = DECODER.decode(lines), DECODER._line_by_line(lines)
+    fast, slow = DECODER.decode(lines, len(good)), DECODER._line_by_line(lines)
     assert (fast.ticks, fast.rejected) == (slow.ticks, slow.rejected)
 
 
@@ -210,4 +210,4 @@ def test_no_bytes_make_it_raise(noise: bytes) -> None:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_good_lines_take_the_fast_path(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Decoder, "_line_by_line")
-    assert len(DECODER.decode((GOOD + end + OTHER + end) * 50).ticks["BTCUSDT"][0]) == 50
+    assert len(DECODER.decode((GOOD + end + OTHER + end) * 50, 100).ticks["BTCUSDT"][0]) == 50
