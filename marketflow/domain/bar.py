@@ -60,18 +60,35 @@ def merge(a: Bar, b: Bar) -> Bar:
     )
 
 
-def fold(prices: list[float], times: list[int], order: int) -> Bar:
-    """Return the bar of ticks given as two columns in order of receipt, all received in the batch `order`."""
+def fold_in_order(prices: list[float], times: list[int], order: int) -> Bar:
+    """Return the bar of ticks given as two columns in order of receipt, whose times do not decrease."""
+    open_time, close_time = times[0], times[-1]
     count = len(prices)
     if count == 1:
-        price, time = prices[0], times[0]
-        return Bar(price, time, order, price, time, price, time, price, time, order, price, 1)
-    open_time = min(times)
-    close_time = max(times)
-    high, low, total = max(prices), min(prices), sum(prices)
-    if open_time == close_time:
-        time = open_time
-        return Bar(prices[0], time, order, high, time, low, time, prices[-1], time, order, total, count)
+        price = prices[0]
+        return Bar(price, open_time, order, price, open_time, price, open_time, price, open_time, order, price, 1)
+    high, low = max(prices), min(prices)
+    return Bar(
+        prices[0],
+        open_time,
+        order,
+        high,
+        times[prices.index(high)],
+        low,
+        times[prices.index(low)],
+        prices[-1],
+        close_time,
+        order,
+        sum(prices),
+        count,
+    )
+
+
+def fold(prices: list[float], times: list[int], order: int) -> Bar:
+    """Return the bar of ticks given as two columns in order of receipt, all received in the batch `order`."""
+    open_time, close_time = min(times), max(times)
+    high, low = max(prices), min(prices)
+    count = len(prices)
     return Bar(
         prices[times.index(open_time)],
         open_time,
@@ -83,7 +100,7 @@ def fold(prices: list[float], times: list[int], order: int) -> Bar:
         prices[count - 1 - times[::-1].index(close_time)],
         close_time,
         order,
-        total,
+        sum(prices),
         count,
     )
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, TypeAlias
 
-from marketflow.domain.bar import SLICE_MS, Bar, fold
+from marketflow.domain.bar import SLICE_MS, Bar, fold, fold_in_order
 from marketflow.domain.feed import Columns
 
 SliceBars: TypeAlias = dict[str, dict[int, Bar]]
@@ -27,7 +27,10 @@ def fold_columns(columns: Columns, order: int, now: int, max_skew: int) -> Folde
     accepted = dropped = 0
     for symbol, received in columns.items():
         prices, times = received
-        first, last = min(times), max(times)
+        # An exchange sends in the order of time, nearly always: then the ends of the column are its first and last.
+        in_order = sorted(times) == times
+        fold_one = fold_in_order if in_order else fold
+        first, last = (times[0], times[-1]) if in_order else (min(times), max(times))
         if first < earliest or last > latest:
             kept = [(price, time) for price, time in zip(prices, times, strict=True) if earliest <= time <= latest]
             dropped += len(times) - len(kept)
@@ -38,17 +41,18 @@ def fold_columns(columns: Columns, order: int, now: int, max_skew: int) -> Folde
         accepted += len(times)
         start = first - first % SLICE_MS
         if last - start < SLICE_MS:
-            bars[symbol] = {start: fold(prices, times, order)}
+            bars[symbol] = {start: fold_one(prices, times, order)}
         else:
-            bars[symbol] = _fold_slices(prices, times, order)
+            slices = _by_slice(prices, times)
+            bars[symbol] = {start: fold_one(*of_slice, order) for start, of_slice in slices.items()}
     return Folded(bars, accepted, dropped)
 
 
-def _fold_slices(prices: list[float], times: list[int], order: int) -> dict[int, Bar]:
-    """Fold ticks of several slices, each slice's in order of receipt."""
+def _by_slice(prices: list[float], times: list[int]) -> dict[int, tuple[list[float], list[int]]]:
+    """Return the columns of each slice, in order of receipt, by its start."""
     slices: dict[int, tuple[list[float], list[int]]] = {}
     for price, time in zip(prices, times, strict=True):
         slice_prices, slice_times = slices.setdefault(time - time % SLICE_MS, ([], []))
         slice_prices.append(price)
         slice_times.append(time)
-    return {start: fold(*columns, order) for start, columns in slices.items()}
+    return slices

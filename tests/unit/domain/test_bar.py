@@ -6,7 +6,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.domain.bar import Bar, fold, merge
+from marketflow.domain.bar import Bar, fold, fold_in_order, merge
 from tests.support.oracle import Row, Tick, highest, lowest, row_of
 
 DYADIC = st.integers(1, 4096).map(lambda eighths: eighths / 8)  # exact in every sum, so that == is fair
@@ -72,6 +72,13 @@ def test_ticks_of_one_millisecond_go_by_the_order_of_receipt() -> None:
     later, earlier = fold([3.0, 4.0], [1_000, 1_000], 8), fold([1.0, 2.0], [1_000, 1_000], 7)
     bar = merge(later, earlier)
     assert (bar.open, bar.close, bar.open_order, bar.close_order) == (1.0, 4.0, 7, 8)
+
+
+@given(TICKS)
+def test_ticks_in_order_of_time_fold_the_same_the_short_way(ticks: list[tuple[float, int]]) -> None:
+    ticks.sort(key=lambda tick: tick[1])
+    prices, times = [price for price, _ in ticks], [time for _, time in ticks]
+    assert fold_in_order(prices, times, 7) == fold(prices, times, 7)
 
 
 def test_an_average_is_total_over_count() -> None:
