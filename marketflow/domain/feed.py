@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeGuard
 
@@ -136,15 +136,13 @@ class Decoder:
             return self._line_by_line(lines)
         if len(ticks) != count or not _one_a_line(lines, count):
             return self._line_by_line(lines)
-        columns: Columns = {}
+        by_symbol: defaultdict[str, list[_GoodTick]] = defaultdict(list)
         for tick in ticks:
-            symbol = tick.symbol
-            if symbol in columns:
-                column = columns[symbol]
-                column[0].append(tick.price)
-                column[1].append(tick.timestamp)
-            else:
-                columns[symbol] = ([tick.price], [tick.timestamp])
+            by_symbol[tick.symbol].append(tick)
+        columns = {
+            symbol: ([tick.price for tick in ticks], [tick.timestamp for tick in ticks])
+            for symbol, ticks in by_symbol.items()
+        }
         unknown = columns.keys() - self._symbols
         if not unknown:
             return Decoded(columns, {})
@@ -192,11 +190,17 @@ class Decoder:
         return "bad_price" if not_finite else "invalid_field"
 
 
+_ALIKE: Final = len(b'{"symbol":"')
+
+
 def _one_a_line(lines: bytes, count: int) -> bool:
     """Tell whether as many JSON objects as lines stand one on each: not two on one, nor one over two, nor a blank line.
 
     Nowhere inside an object can a brace close, the line end and a brace open, so each such place is between two.
     """
+    # A longer text is found much faster, and the lines of an exchange nearly always begin alike.
+    if lines.startswith(b"{") and lines.count(b"}\n" + lines[:_ALIKE]) == count - 1:
+        return True
     between = lines.count(b"}\n{")
     return between == count - 1 or between + lines.count(b"}\r\n{") == count - 1
 
