@@ -30,6 +30,9 @@ AMEND_SECONDS = 1.0
 """How often rows are amended by ticks that came after they were stored."""
 STORE_ROWS = 5_000
 """Rows a transaction."""
+LEASE_MS = 3_000
+"""A lease that was not renewed for so long may have lapsed: a node that stood still writes nothing of that feed before
+it has asked again, since another one may have gone on with its windows."""
 MOST_WAITING = 20_000
 """Windows that may wait in memory to be stored. More are left to the journal; without it, feeds are held. So many are
 looked through in some milliseconds, and take some ten megabytes."""
@@ -40,6 +43,8 @@ class AggregatorMemory:
 
     def __init__(self, interval: int) -> None:
         self.interval = interval
+        self.leased: Mapping[str, int] = {}
+        """When each feed's lease was last known to be ours (monotonic ms); feeds that are not in it need none."""
         self.books: dict[tuple[Mode, str], Book] = {}
         self.room = Event()
         """Set while there is room for more windows; feeds are read no further when it is not."""
@@ -79,6 +84,7 @@ class AggregatorActor(GeventActor):
         self._clock = clock
         self._meters = meters
         self._changed = Event()
+        self._stopping = False
         self._journal_up = True
         self._log = structlog.get_logger("aggregator").bind(actor="aggregator")
 
@@ -153,6 +159,7 @@ class AggregatorActor(GeventActor):
 
     def on_stop(self) -> None:
         """Journal and store everything, the open windows too."""
+        self._stopping = True  # no lease is renewed any more
         try:
             self._journal_once()
         except Unavailable as error:
@@ -192,7 +199,7 @@ class AggregatorActor(GeventActor):
 
     def _write_journal(self) -> int:
         written = 0
-        for (mode, exchange), book in list(self._memory.books.items()):
+        for mode, exchange, book in self._books():
             if not book.journal_known:
                 unreadable = book.take_up_journal(self._journal.load(mode, exchange))
                 if unreadable:
@@ -209,6 +216,15 @@ class AggregatorActor(GeventActor):
                 book.journalled(windows)
                 written += len(windows)
         return written
+
+    def _books(self) -> list[tuple[Mode, str, Book]]:
+        """Return the books that are certainly this node's to write."""
+        lapsed = self._clock.monotonic() - LEASE_MS
+        return [
+            (mode, exchange, book)
+            for (mode, exchange), book in self._memory.books.items()
+            if self._stopping or self._memory.leased.get(exchange, lapsed) >= lapsed
+        ]
 
     # --- the store ---
 
@@ -260,7 +276,7 @@ class AggregatorActor(GeventActor):
 
     def _take_back(self) -> None:
         """Take up again what was left to the journal, as much as there is room for."""
-        for (mode, exchange), book in list(self._memory.books.items()):
+        for mode, exchange, book in self._books():
             if book.left_to_journal and book.waiting() < MOST_WAITING // 4:
                 book.take_back(self._journal.load(mode, exchange), MOST_WAITING // 2)
 
@@ -269,7 +285,7 @@ class AggregatorActor(GeventActor):
         return first_start(now, self._memory.interval, self._max_skew) - self._max_skew
 
     def _store_closed(self, *, amend: bool) -> None:
-        for (mode, exchange), book in list(self._memory.books.items()):
+        for mode, exchange, book in self._books():
             self._look_up_rows(mode, exchange, book)
             now = self._clock.now()
             end = book.clock.time(self._clock.monotonic(), now) - self._lateness
@@ -279,14 +295,14 @@ class AggregatorActor(GeventActor):
                 self._forget(mode, settled)
 
     def _store_everything(self) -> None:
-        for (mode, exchange), book in list(self._memory.books.items()):
+        for mode, exchange, book in self._books():
             self._look_up_rows(mode, exchange, book)
         # A window whose row was unknown so far is journalled with it before it is stored.
         try:
             self._journal_once()
         except Unavailable as error:
             self._log.warning("windows are not journalled", reason=str(error))
-        for (mode, exchange), book in list(self._memory.books.items()):
+        for mode, exchange, book in self._books():
             self._store_windows(mode, exchange, book, book.due(None, journal_up=self._journal_up))
 
     def _look_up_rows(self, mode: Mode, exchange: str, book: Book) -> None:

@@ -1,6 +1,7 @@
 """The exchange actor: reads one feed, cuts it into batches of whole lines, and reconnects for ever."""
 
 import random
+from collections.abc import Callable
 from typing import Any, Literal
 
 import gevent
@@ -18,6 +19,7 @@ RECONNECT_SOON = Backoff(initial=0.1, maximum=0.8, jitter=0.5)
 """In the first half minute of an outage, which is the time that a restart takes."""
 RECONNECT = Backoff(initial=1.0, maximum=8.0, jitter=0.5)
 SOON_MS = 30_000
+UNSURE_SECONDS = 0.1
 STALE_MS = 10_000
 """A connected feed that has sent nothing for so long is reported as stale."""
 
@@ -34,16 +36,18 @@ class ExchangeActor(GeventActor):
         feed: Feed,
         router: Address[Any],
         room: Event,
+        leased: Callable[[], bool],
         clock: Clock,
         meters: Meters,
     ) -> None:
-        """Read a feed for a router, while there is `room`."""
+        """Read a feed for a router, while there is `room`; connect only when the feed is certainly `leased`."""
         super().__init__()
         self._exchange = exchange
         self._mode: Mode = mode
         self._feed = feed
         self._router = router
         self._room = room
+        self._leased = leased
         self._clock = clock
         self._meters = meters
         self._connection: FeedConnection | None = None
@@ -81,6 +85,9 @@ class ExchangeActor(GeventActor):
         attempt = 0
         connected = self._clock.monotonic()
         while not self._closing.is_set():
+            if not self._leased():  # this node stood still; who reads the feed now must not be disturbed
+                self._closing.wait(UNSURE_SECONDS)
+                continue
             received = False
             try:
                 connection = self._feed.connect()

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
@@ -12,6 +13,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from pykka import ActorDeadError, Timeout
 
+from actors.aggregator import LEASE_MS
 from actors.exchange import ExchangeActor
 from actors.messages import FollowMode, Learn
 from actors.runtime import (
@@ -59,6 +61,8 @@ class ModeMemory:
         """Whether the node is being stopped: no feed is opened any more."""
         self.owned: set[str] = set()
         self.peers: dict[str, NodeStatus] = {}
+        self.leased: dict[str, int] = {}
+        """When each feed's lease was last known to be ours (monotonic ms); the aggregator looks at it too."""
         self.had_peers = False
         self.untold = False
         """Whether a switch could not be written to Redis yet: then its mode counts, and not what Redis says."""
@@ -239,7 +243,9 @@ class ModeSupervisorActor(GeventActor):
             raise
 
     def _attend_one(self, exchange: str) -> None:
+        asked = self._clock.monotonic()
         if self._cluster.lease(self._memory.mode, exchange):
+            self._memory.leased[exchange] = asked
             self._open_feed(exchange)
         elif exchange in self._memory.owned:
             self._log.warning("another node reads this feed now", exchange=exchange)
@@ -249,7 +255,10 @@ class ModeSupervisorActor(GeventActor):
     def _keep_feeds(self) -> None:
         """Without Redis, whoever owns a feed keeps it, and a node that is alone owns them all."""
         alone = self._only_worker and not self._memory.peers
-        self._each(self._open_feed, self._exchanges if alone else sorted(self._memory.owned))
+        kept = self._exchanges if alone else sorted(self._memory.owned)
+        for exchange in kept:
+            self._memory.leased[exchange] = self._clock.monotonic()  # nobody else can take it either
+        self._each(self._open_feed, kept)
 
     def _each(self, attend: Callable[[str], None], exchanges: Sequence[str]) -> None:
         """Attend to some feeds at a time; when all are done, raise the first of what was raised."""
@@ -287,6 +296,7 @@ class ModeSupervisorActor(GeventActor):
                     self._make_feed(mode, exchange),
                     self._router,
                     self._room,
+                    partial(_is_leased, self._memory, self._clock, exchange),
                     self._clock,
                     self._meters,
                 ),
@@ -364,3 +374,8 @@ class ModeSupervisorActor(GeventActor):
         since = self._clock.now() - self._retention
         for symbol, series in self._prices.read_series(mode, exchange, since).items():
             self._cache.tell(Learn(mode, Flush({}, {exchange: {symbol: series}})))
+
+
+def _is_leased(memory: ModeMemory, clock: Clock, exchange: str) -> bool:
+    """Tell whether the lease of a feed was renewed, or cannot have lapsed."""
+    return clock.monotonic() - memory.leased.get(exchange, 0) < LEASE_MS

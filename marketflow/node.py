@@ -141,7 +141,9 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
             drain_before_stop=True,
         ),
     )
+    feeds_memory = ModeMemory(initial)
     windows = AggregatorMemory(interval)
+    windows.leased = feeds_memory.leased
     aggregator = system.add_child(
         "root",
         ChildSpec(
@@ -178,7 +180,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
         ChildSpec(
             "mode_supervisor",
             ModeSupervisorActor,
-            (ModeMemory(initial), system, "root/feeds", exchanges, feed_of, cluster, prices),
+            (feeds_memory, system, "root/feeds", exchanges, feed_of, cluster, prices),
             {
                 "symbols": symbols,
                 "retention": held + BLOCK_MS,

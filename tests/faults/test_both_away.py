@@ -67,7 +67,6 @@ def test_killed_once_either_is_back(back: str) -> None:
         wait_stored_exactly(system, oracle, INTERVAL)
 
 
-@pytest.mark.quick
 def test_both_away_at_the_start() -> None:
     with world("--appendonly", "yes") as (system, oracle, feeds, valkey, postgres_server):
         with Load(feeds):
@@ -89,7 +88,6 @@ def test_both_away_at_the_start() -> None:
         assert body["ticks"] == len(oracle.of("BTCUSDT", None, body["from"], body["to"]))
 
 
-@pytest.mark.quick
 def test_feeds_are_held_when_nothing_more_can_be_kept() -> None:
     """With both away for longer than the memory lasts, exchanges feel it, and still nothing is lost."""
     with chaos_node(most_waiting=60) as (node, feeds, valkey, postgres_server):

@@ -1,7 +1,5 @@
 """The machine's clock steps by an hour, back and forth: windows go by the time of their ticks, and nothing stops."""
 
-import pytest
-
 from tests.support.chaos_system import chaos_node
 from tests.support.fault_load import Load, Probe
 from tests.support.fault_system import INTERVAL
@@ -11,7 +9,6 @@ from tests.support.waiting import let_pass, wait_until
 HOUR = 3_600_000
 
 
-@pytest.mark.quick
 def test_steps_of_the_clock() -> None:
     with chaos_node() as (node, feeds, _, _):
         with Load(feeds):

@@ -82,7 +82,6 @@ def _wait_for_write(system: FaultSystem) -> None:
             wait_until(writes, "it writes", 2)
 
 
-@pytest.mark.quick
 def test_out_of_disk() -> None:
     with world() as (system, oracle, feeds, _, postgres_server):
         with Load(feeds):
@@ -102,7 +101,6 @@ def test_out_of_disk() -> None:
         check_law(system, oracle, INTERVAL)
 
 
-@pytest.mark.quick
 def test_marketflow_restarted_while_it_is_away() -> None:
     with world() as (system, oracle, feeds, _, postgres_server):
         with Load(feeds):

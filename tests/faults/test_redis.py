@@ -70,7 +70,6 @@ def survive(
         assert system.metric("marketflow_actor_restarts_total") == 0
 
 
-@pytest.mark.quick
 def test_killed_back_full() -> None:
     survive("Redis killed, 3 s, back full", ValkeyServer.kill, ValkeyServer.start, 3, *KEEPS)
 
@@ -111,7 +110,6 @@ def _replica_of(*master: str) -> Callable[[ValkeyServer], None]:
     return change
 
 
-@pytest.mark.quick
 def test_out_of_memory() -> None:
     survive("Redis out of memory", _settings(("maxmemory", "1")), _settings(("maxmemory", "0")), 3)
 
