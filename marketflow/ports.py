@@ -103,9 +103,6 @@ class PriceCache(Protocol):
         """Remove latest prices that were not written for a minute, where the server cannot by itself; to be called
         every few seconds."""
 
-    def incarnation(self) -> str:
-        """Return an id of the server's run: another one means that it was restarted, and may be empty."""
-
     def ping(self) -> None:
         """Return when the server answers."""
 

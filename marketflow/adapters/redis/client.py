@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import gevent
 import hiredis
@@ -24,13 +24,6 @@ SCAN_COUNT = 1_000
 _PIECE = 64 * 1024  # bytes packed between two yields to the hub
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
-
-
-class ServerInfo(NamedTuple):
-    """Which server answers: its version as Redis counts it, and an id that is new after each start of it."""
-
-    version: tuple[int, ...]
-    run_id: str
 
 
 def connect(url: str, *, timeout: float = 0.5) -> redis.Redis:
@@ -62,9 +55,9 @@ def check(client: redis.Redis) -> None:
     """Raise StartupError when the server refuses us or is too old, Unavailable when it does not answer."""
     try:
         with _refusing(client, redis.exceptions.ResponseError):
-            info = _server_info(client)
-        if info.version < OLDEST:
-            found, needed = (".".join(map(str, version)) for version in (info.version, OLDEST))
+            answering_version = _version(client)
+        if answering_version < OLDEST:
+            found, needed = (".".join(map(str, version)) for version in (answering_version, OLDEST))
             raise StartupError(f"{_name(client)}: version {found} is too old, {needed} or newer is needed")
         with _refusing(client, redis.exceptions.NoPermissionError):
             client.set(keys.CHECK, b"", px=1_000)
@@ -80,12 +73,6 @@ def _refusing(client: redis.Redis, refusal: type[redis.exceptions.RedisError]) -
     except (refusal, redis.exceptions.AuthenticationError) as error:
         message = f"{_name(client)} refuses: {_line(client, error)}"
         raise StartupError(message) from None
-
-
-def server_info(client: redis.Redis) -> ServerInfo:
-    """Return which server answers."""
-    with answering(client):
-        return _server_info(client)
 
 
 @contextmanager
@@ -202,9 +189,9 @@ def _pieces(commands: Iterable[Command]) -> Iterator[tuple[int, bytes]]:
         yield count, b"".join(packed)
 
 
-def _server_info(client: redis.Redis) -> ServerInfo:
-    info = client.info("server")
-    return ServerInfo(tuple(int(part) for part in info["redis_version"].split(".")), info["run_id"])
+def _version(client: redis.Redis) -> tuple[int, ...]:
+    """Which version answers, as Redis counts them."""
+    return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
 
 
 def _name(client: redis.Redis) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import redis
 
 from marketflow.adapters.redis import keys, wire
-from marketflow.adapters.redis.client import Command, Link, answering, ask, pairs, scan, server_info
+from marketflow.adapters.redis.client import Command, Link, answering, ask, pairs, scan
 from marketflow.adapters.redis.cluster import RedisCluster
 from marketflow.domain.bar import SLICE_MS
 from marketflow.domain.mode import Mode
@@ -120,10 +120,6 @@ class RedisPriceCache:
         with answering(self._client):
             while self._sweep(keys=[keys.refreshed(mode)], args=arguments):
                 gevent.sleep(0)
-
-    def incarnation(self) -> str:
-        """Return an id of the server's run: another one means that it was restarted, and may be empty."""
-        return server_info(self._client).run_id
 
     def ping(self) -> None:
         """Return when the server answers."""
