@@ -161,6 +161,14 @@ def test_a_restarted_server_is_told_by_an_error(server: ValkeyServer, client: re
     assert cache.read_latest(LIVE, ["BTCUSDT"]) == PRICES
 
 
+def answers(cache: RedisPriceCache) -> bool:
+    try:
+        cache.ping()
+    except Unavailable:
+        return False
+    return True
+
+
 def test_what_a_server_kept_over_a_crash_is_read() -> None:
     with running_valkey("--appendonly", "yes", "--appendfsync", "always") as server, connect(server.url) as client:
         cache, journal = price_cache(client), RedisWindowJournal(client)
@@ -168,6 +176,7 @@ def test_what_a_server_kept_over_a_crash_is_read() -> None:
         journal.save(LIVE, {WINDOW: b"state"})
         server.kill()
         server.start()
+        wait_until(lambda: answers(cache), "it has loaded what it kept")
         assert cache.read_latest(LIVE, ["BTCUSDT"]) == PRICES
         assert journal.load(LIVE, "e") == {WINDOW: b"state"}
 
