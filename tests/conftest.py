@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-_ONE_AT_A_TIME = ("tests/e2e/", "tests/faults/")
+_ONE_AT_A_TIME = ("tests/e2e/", "tests/faults/", "tests/integration/test_foes_")
 """Their tests keep a whole system under load, and measure how it does: never two of them at once."""
 
 
