@@ -60,6 +60,8 @@ class ModeMemory:
         self.closed = False
         """Whether the node is being stopped: no feed is opened any more."""
         self.owned: set[str] = set()
+        self.last_feeds: list[str] = []
+        """The feeds whose leases are to be given back when the node is stopped."""
         self.peers: dict[str, NodeStatus] = {}
         self.leased: dict[str, int] = {}
         """When each feed's lease was last known to be ours (monotonic ms); the aggregator looks at it too."""
@@ -158,14 +160,12 @@ class ModeSupervisorActor(GeventActor):
         return {exchange: known[exchange] for exchange in self._exchanges}
 
     def close_feeds(self) -> None:
-        """Stop reading, hand on what was read, and give the leases back."""
+        """Stop reading, and hand on what was read; the leases stay, for `give_back`, until that is journalled."""
         with self._changing:
             self._memory.closed = True
-            self._close(list(self._memory.owned))
-        try:
-            self._cluster.withdraw()
-        except Unavailable as error:
-            self._log.info("the other nodes will notice by themselves that this one is gone", reason=str(error))
+            self._memory.last_feeds = sorted(self._memory.owned)
+            self._each(self._close_feed, self._memory.last_feeds)
+            self._memory.owned.clear()
 
     # --- the mode ---
 
@@ -260,7 +260,7 @@ class ModeSupervisorActor(GeventActor):
             self._memory.leased[exchange] = self._clock.monotonic()  # nobody else can take it either
         self._each(self._open_feed, kept)
 
-    def _each(self, attend: Callable[[str], None], exchanges: Sequence[str]) -> None:
+    def _each(self, attend: Callable[[str], object], exchanges: Sequence[str]) -> None:
         """Attend to some feeds at a time; when all are done, raise the first of what was raised."""
         pool = Pool(FEEDS_AT_A_TIME)
         begun = [pool.spawn(attend, exchange) for exchange in exchanges]
@@ -309,11 +309,16 @@ class ModeSupervisorActor(GeventActor):
             self._memory.owned.discard(exchange)
 
     def _close_one(self, exchange: str) -> None:
+        if self._close_feed(exchange):
+            self._give_lease(exchange)
+
+    def _close_feed(self, exchange: str) -> bool:
+        """Stop a feed's actor; tell whether there was one."""
         path = f"{self._feeds_path}/{exchange}"
         try:
             address = self._system.address(path)
         except UnknownPathError:
-            return
+            return False
         try:
             closed = address.proxy().close(CLOSE_SECONDS).get(timeout=2 * CLOSE_SECONDS)
         except (Timeout, ActorDeadError):
@@ -321,6 +326,9 @@ class ModeSupervisorActor(GeventActor):
         if not closed:
             self._log.warning("feed not closed in time", exchange=exchange)
         self._system.remove_child(path, timeout=CLOSE_SECONDS)
+        return True
+
+    def _give_lease(self, exchange: str) -> None:
         try:
             self._cluster.release(self._memory.mode, exchange)
         except Unavailable as error:
@@ -374,6 +382,14 @@ class ModeSupervisorActor(GeventActor):
         since = self._clock.now() - self._retention
         for symbol, series in self._prices.read_series(mode, exchange, since).items():
             self._cache.tell(Learn(mode, Flush({}, {exchange: {symbol: series}})))
+
+
+def give_back(memory: ModeMemory, cluster: Cluster) -> None:
+    """Let other nodes take over at once, when all that this one received is journalled. Raises Unavailable; they will
+    notice by themselves then."""
+    for exchange in memory.last_feeds:
+        cluster.release(memory.mode, exchange)
+    cluster.withdraw()
 
 
 def _is_leased(memory: ModeMemory, clock: Clock, exchange: str) -> bool:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from actors.aggregator import AggregatorActor, AggregatorMemory
 from actors.cache import CacheActor, CacheMemory
-from actors.mode_supervisor import ModeMemory, ModeSupervisorActor
+from actors.mode_supervisor import ModeMemory, ModeSupervisorActor, give_back
 from actors.price_worker import PriceWorkerActor
 from actors.router import RouterActor
 from actors.runtime import (
@@ -219,10 +219,18 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
         [
             Phase("close feeds", 1.5, [lambda: modes.close_feeds().get()]),
             Phase("drain and flush", 4.0, [lambda: system.stop(timeout=4.0)]),
+            Phase("give leases back", 0.5, [lambda: _give_back(feeds_memory, cluster)]),
             Phase("close clients", 0.5, [store.close, redis.close]),
         ]
     )
     return Node(app, system, given_up, [lambda: check(redis), store.check, store.migrate], shutdown, meters)
+
+
+def _give_back(memory: ModeMemory, cluster: RedisCluster) -> None:
+    try:
+        give_back(memory, cluster)
+    except Unavailable as error:
+        structlog.get_logger("node").info("the other nodes will notice that this one is gone", reason=str(error))
 
 
 def _feeds(exchanges: Mapping[Mode, Sequence[Exchange]]) -> Callable[[Mode, str], Feed]:

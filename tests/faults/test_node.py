@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.support.fault_load import InterruptedLoad
+from tests.support.fault_load import InterruptedLoad, Load
 from tests.support.fault_system import INTERVAL, FaultSystem, exchanges, fault_system
 from tests.support.feed_server import FeedServer, line, now_ms
 from tests.support.market_checks import same_row
@@ -227,3 +227,36 @@ def test_one_of_two_nodes_frozen_for_longer_than_its_lease() -> None:
         print(f"node frozen: lost {loss.ticks} ticks, sent in the last {loss.longest_ago} ms")
         assert loss.longest_ago <= PROMISE_MS + SLACK_MS
         assert system.terminate() == 0
+
+
+def test_one_of_two_nodes_stopped() -> None:
+    """It hands over only when all that it received is journalled: nothing is lost."""
+    sent = Segments()
+    with exchanges(sent) as feeds, fault_system(feeds, server={"workers": 2}) as system:
+        system.start_ready()
+        for feed in feeds:
+            feed.wait_connected()
+        readers = [process for process in system.nodes() if _reads(process, feeds)]
+        with Load(feeds):
+            let_pass(2)
+        settled = sum(len(ticks) for feed in feeds for ticks in sent.connections(feed.name))
+        wait_until(lambda: system.metric("marketflow_ticks_aggregated_total") == settled, "all is received")
+        before = [feed.connections for feed in feeds]
+        stopped_at = now_ms()
+        for process in readers[:1]:
+            process.terminate()
+        wait_until(lambda: not readers[0].is_running() or any(map(_moved, feeds, before)), "its feeds move", 15)
+        wait_until(lambda: all(_reads_any(system, feed) for feed in feeds), "all feeds are read", 15)
+        with Load(feeds):
+            let_pass(2)
+        _wait_stored(system, sent)
+        assert check_loss(system.rows(), sent, INTERVAL, stopped_at).ticks == 0
+        assert system.terminate() == 0
+
+
+def _moved(feed: FeedServer, connections: int) -> bool:
+    return feed.connections > connections
+
+
+def _reads_any(system: FaultSystem, feed: FeedServer) -> bool:
+    return any(_reads(process, [feed]) for process in system.nodes())
