@@ -65,7 +65,7 @@ def serve(address: tuple[str, int] | str, *, token: str = "", options: Sequence[
         command += [
             f"--bind=fd://{listener.fileno()}",
             "--no-control-socket",
-            "--http-parser=fast",
+            "--http-parser=python",
             "--graceful-timeout=1",
             *options,
         ]

@@ -7,6 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from actors.aggregator import AggregatorActor
+from actors.cache import CacheActor
+from actors.exchange import ExchangeActor
+from actors.mode_supervisor import ModeSupervisorActor
+from actors.price_worker import PriceWorkerActor
+from actors.router import RouterActor
+from actors.runtime import GeventActor
+
 ROOT = Path(__file__).parents[2]
 OURS = {"actors", "marketflow", "testgen"}
 
@@ -69,3 +77,11 @@ def test_a_package_knows_only_what_is_below_it(package: str) -> None:
 def test_a_package_uses_only_what_its_part_needs(package: str) -> None:
     found = {top(name) for name in imports(ROOT / package)} - OURS - sys.stdlib_module_names
     assert found - MAY_USE[package] == set()
+
+
+@pytest.mark.parametrize(
+    "actor", [ExchangeActor, RouterActor, PriceWorkerActor, CacheActor, AggregatorActor, ModeSupervisorActor]
+)
+def test_no_actor_takes_the_place_of_what_the_runtime_keeps_for_itself(actor: type[GeventActor]) -> None:
+    private = {name for name in dir(GeventActor) if name.startswith("_") and not name.startswith("__")} - {"_abc_impl"}
+    assert private & set(vars(actor)) == set()
