@@ -31,12 +31,9 @@ def flood(feeds: list[FeedServer], done: threading.Event) -> list[threading.Thre
         while not done.is_set():
             now = now_ms()
             number += 1
+            price = 100.0 + number % 64 / 8
             try:
-                feed.send(
-                    b"".join(
-                        line(symbol, 100.0 + number % 64 / 8, now - 3 * n) for n in range(40) for symbol in SYMBOLS
-                    )
-                )
+                feed.send(b"".join(line(symbol, price, now - 3 * n) for n in range(40) for symbol in SYMBOLS), 0.5)
             except (OSError, TimeoutError):
                 return
 
