@@ -109,7 +109,7 @@ def test_prices_that_cannot_be_leave_an_answer_for_every_kind(system: System, fe
     now = now_ms()
     feeds[1].send_ticks([("TONUSDT", 6.5, now)])
     feeds[0].send_ticks([("TONUSDT", 1.7e308, now), ("TONUSDT", 1.7e308, now), ("TONUSDT", 5e-324, now)])
-    wait_until(lambda: system.body("/prices/highest/TONUSDT")["ticks"] == 4, "all are served")
+    wait_until(lambda: system.get("/prices/highest/TONUSDT").body.get("ticks") == 4, "all are served")
     assert system.body("/prices/highest/TONUSDT")["price"] == 1.7e308
     assert system.body("/prices/lowest/TONUSDT")["price"] == 5e-324
     assert isinstance(system.body("/prices/average/TONUSDT")["price"], float)
