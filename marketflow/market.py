@@ -21,6 +21,9 @@ from marketflow.ports import Clock, FeedStatus, Kind, LatestPrice, PeriodPrice, 
 from marketflow.stored import Asked, StoredSummaries
 
 ASK_SECONDS = 1.0
+AWAY_MS = 10_000
+"""For how long PostgreSQL, having given no answer, is not asked again what the series alone can answer: when it stands
+still, each question would wait for it in vain."""
 SWITCH_SECONDS = 15.0
 CACHE, AGGREGATOR, MODES_PATH = "root/cache", "root/aggregator", "root/mode_supervisor"
 
@@ -64,6 +67,7 @@ class NodeMarket:
         self._exchanges = frozenset(exchanges)
         self._interval = interval
         self._held = held
+        self._store_asked_again = 0
         self._log = structlog.get_logger("market")
 
     # --- prices ---
@@ -108,11 +112,12 @@ class NodeMarket:
         That is so for some minutes after a node was started on a Redis that had lost what earlier runs wrote.
         """
         recent: Summaries = self._get(self._cache.summaries(symbol, exchange, span))
-        if span.start < recent.since:
+        if span.start < recent.since and self._clock.monotonic() >= self._store_asked_again:
             try:
                 if self._has_earlier(symbol, exchange, floor(span.start, self._interval), recent):
                     return None
             except Unavailable as error:
+                self._store_asked_again = self._clock.monotonic() + AWAY_MS
                 self._log.warning("answering without what earlier runs may have stored", reason=str(error))
         return _Answer(recent.mode, recent.source, span, recent.by_exchange)
 
