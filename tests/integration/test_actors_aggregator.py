@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import gevent
 import pytest
 from gevent.event import Event
 from prometheus_client import CollectorRegistry
@@ -19,7 +18,7 @@ from marketflow.domain.mode import LIVE
 from marketflow.metrics import NodeMeters
 from tests.support.postgres_server import PostgresServer, running_server
 from tests.support.valkey_server import ValkeyServer, running_valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import let_greenlets_run, wait_until
 
 SECOND = 1_000
 HOUR = 3_600_000
@@ -92,7 +91,7 @@ class Aggregator:
         """Wait, and let the actor work."""
 
         def look() -> bool:
-            gevent.sleep(0.01)
+            let_greenlets_run(0.01)
             return condition()
 
         wait_until(look, "the actor has done it", 20)
@@ -158,7 +157,7 @@ def fill(running: Aggregator, windows: int) -> None:
         running.tick(running.clock.now())
         running.tick(running.clock.now() + 900)
         running.clock.pass_by(SECOND)
-        gevent.sleep(0.001)
+        let_greenlets_run()
     running.settle()
     running.clock.pass_by(10 * SECOND)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gevent
 import pytest
 from gevent.event import Event
 from prometheus_client import CollectorRegistry
@@ -19,6 +18,7 @@ from marketflow.domain.feed import Decoded, Decoder
 from marketflow.domain.mode import LIVE
 from marketflow.losses import LossCounter
 from marketflow.metrics import FeedCounts, NodeMeters
+from tests.support.waiting import greenlets_until, let_greenlets_run
 
 POISON = b'{"poison":1}\n'
 MAX_SKEW = 60_000
@@ -96,9 +96,7 @@ class Pipeline:
 
     def settle(self) -> None:
         """Return when nothing is on its way."""
-        with gevent.Timeout(5):
-            while self.counts.in_flight:
-                gevent.sleep(0.001)
+        greenlets_until(lambda: not self.counts.in_flight, "nothing is on its way")
 
 
 @pytest.fixture
@@ -115,19 +113,20 @@ def full(pipeline: Pipeline) -> Iterator[None]:
     pipeline.open.clear()
     for _ in range(5):
         pipeline.tick()
-    with gevent.Timeout(5):
-        while not pipeline.worker.cell.in_hand:
-            gevent.sleep(0.001)
+    greenlets_until(lambda: pipeline.worker.cell.in_hand, "the worker is held")
     yield
     pipeline.open.set()
 
 
 def fill_router(pipeline: Pipeline) -> None:
     """Send until one more waits behind the one that the router is held with."""
-    with gevent.Timeout(5):
-        while not pipeline.router.depth:
-            pipeline.tick()
-            gevent.sleep(0.002)
+
+    def waits_after_one_more() -> bool:
+        pipeline.tick()
+        let_greenlets_run()
+        return pipeline.router.depth > 0
+
+    greenlets_until(waits_after_one_more, "one waits behind the one that the router is held with")
 
 
 def kill(address: Any) -> None:
@@ -156,20 +155,18 @@ def test_a_worker_killed_while_it_is_held_loses_its_batch_or_not_but_never_half(
     for _ in range(20):
         with full(pipeline):
             kill(pipeline.worker)
-            gevent.sleep(0.002)
+            let_greenlets_run(0.002)
         pipeline.settle()
     counts = pipeline.counts
     assert counts.received == counts.aggregated + counts.failed == 100
-    with gevent.Timeout(5):
-        while pipeline.cached != counts.aggregated:
-            gevent.sleep(0.001)
+    greenlets_until(lambda: pipeline.cached == counts.aggregated, "the cache has what the windows have")
 
 
 def test_a_router_killed_while_it_is_held_counts_what_it_loses(pipeline: Pipeline) -> None:
     with full(pipeline):
         fill_router(pipeline)
         kill(pipeline.router)
-        gevent.sleep(0.01)
+        let_greenlets_run(0.01)
     pipeline.settle()
     counts = pipeline.counts
     assert counts.failed == 1

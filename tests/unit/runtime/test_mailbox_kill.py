@@ -1,8 +1,10 @@
 """A sender that is killed while a full mailbox holds it: its message is in or it is not, and the sender knows which."""
 
 import gevent
+from gevent.event import Event
 
 from actors.runtime.mailbox import Mailbox, MailboxSpec
+from tests.support.waiting import let_greenlets_run
 
 
 def full_mailbox() -> Mailbox:
@@ -19,11 +21,11 @@ def sender(mailbox: Mailbox, told: list[str]) -> "gevent.Greenlet[..., None]":
             told.append("not sent")
             raise
         told.append("sent")
-        gevent.sleep(60)
+        Event().wait(60)
         told.append("survived")
 
     greenlet = gevent.spawn(send)
-    gevent.sleep(0)
+    let_greenlets_run()
     assert mailbox.held
     return greenlet
 
