@@ -202,9 +202,8 @@ def main() -> None:
     vars(node)["SystemClock"] = SteppedClock
     vars(aggregator_module)["MOST_WAITING"] = told.get("most_waiting", aggregator_module.MOST_WAITING)
     vars(node)["SupervisorSpec"] = partial(SupervisorSpec, intensity=FOR_EVER)
-    running = node.build(
-        Settings(**told["settings"], log={"level": "warning"}), Endpoints(told["redis"], told["postgres"])
-    )
+    settings = Settings(**(told["settings"] | {"log": {"level": "warning"}}))
+    running = node.build(settings, Endpoints(told["redis"], told["postgres"]))
     system = running._system
     system.subscribe(ledger.hear)
     given_up: list[str] = []
