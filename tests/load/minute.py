@@ -15,6 +15,7 @@ RATE = 15_000
 """Ticks per second over all feeds: one of each symbol and exchange."""
 SYMBOLS, EXCHANGES = 5_000, 3
 INTERVAL_MS, LATENESS_MS = 10_000, 2_000
+_MARGIN_MS = 200
 _STORING_MS = 3_000
 """How long after they were due rows may still be on their way."""
 
@@ -76,8 +77,9 @@ def _pauses(seen: Sequence[Seen], stored: Sequence[_Stored], offset: float) -> F
     near: list[float] = []
     apart: list[float] = []
     for each in seen:
-        at = (each.sent + offset) * 1000
-        storing = any(window.due - 200 <= at <= max(window.last, window.due) + 200 for window in stored)
+        sent = (each.sent + offset) * 1000
+        until = sent + each.after * 1000
+        storing = any(sent <= window.last + _MARGIN_MS and window.due - _MARGIN_MS <= until for window in stored)
         (near if storing else apart).append(each.after * 1000)
     return limit(
         "longest wait of a tick while they are stored",
