@@ -33,9 +33,9 @@ STORE_ROWS = 5_000
 LEASE_MS = 3_000
 """A lease that was not renewed for so long may have lapsed: a node that stood still writes nothing of that feed before
 it has asked again, since another one may have gone on with its windows."""
-MOST_WAITING = 20_000
-"""Windows that may wait in memory to be stored. More are left to the journal; without it, feeds are held. So many are
-looked through in some milliseconds, and take some ten megabytes."""
+MOST_WAITING = 200_000
+"""Windows that may wait in memory to be stored, the open ones among them. More are left to the journal; without it,
+feeds are held. So many take some hundred megabytes, and are three windows each of 5,000 symbols on a dozen exchanges."""
 
 
 class AggregatorMemory:
