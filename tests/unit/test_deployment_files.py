@@ -61,8 +61,8 @@ def test_the_image_has_what_is_tested_and_no_servers() -> None:
     assert {**image, **build}.items() <= run.items()
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
-    required = {_package(line) for line in config["options"]["install_requires"].split()}
-    embedded = {_package(line) for line in config["options.extras_require"]["embedded"].split()}
+    required = {_package(line) for line in config["options"]["install_requires"].strip().splitlines()}
+    embedded = {_package(line) for line in config["options.extras_require"]["embedded"].strip().splitlines()}
     assert required <= image.keys()
     assert not embedded & image.keys()
 

@@ -48,6 +48,7 @@ class Busy(GeventActor):
     def on_receive(self, message):
         os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 system = ActorSystem(SupervisorSpec("root", children=[ChildSpec("busy", Busy)]))
 system.start(timeout=5)
 system.address("root/busy").tell("interrupt")
