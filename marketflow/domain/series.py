@@ -1,6 +1,7 @@
 """The recent series of one pair on one exchange: a packed record a 100 ms slice, in blocks that age out whole."""
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from marketflow.domain.bar import SLICE_MS, Bar
@@ -55,25 +56,28 @@ def pack_bar(bar: Bar, known: bytes | None) -> bytes:
 
 
 class _Block:
-    """The slices of ten seconds that have ticks: which they are, and their records in the same order."""
+    """The slices of ten seconds that have ticks: which they are, and their records, both in order of time."""
 
-    __slots__ = ("records", "slices", "whole")
+    __slots__ = ("known", "records", "slices", "whole")
 
     def __init__(self) -> None:
         self.slices = bytearray()
         self.records = bytearray()
         self.whole: Summary | None = None
+        self.known: tuple[int, int, Summary | None] | None = None
+        """The last part that was asked for: its first slice, its end, and what it amounts to."""
 
     def get(self, index: int) -> bytes | None:
         at = self.slices.find(index)
         return None if at < 0 else bytes(self.records[at * RECORD_BYTES : (at + 1) * RECORD_BYTES])
 
     def put(self, index: int, record: bytes) -> None:
-        self.whole = None
+        self.whole = self.known = None
         at = self.slices.find(index)
         if at < 0:
-            self.slices.append(index)
-            self.records += record
+            at = bisect_left(self.slices, index)
+            self.slices.insert(at, index)
+            self.records[at * RECORD_BYTES : at * RECORD_BYTES] = record
         else:
             self.records[at * RECORD_BYTES : (at + 1) * RECORD_BYTES] = record
 
@@ -86,26 +90,28 @@ class _Block:
             if self.whole is None:
                 self.whole = self._summarize(start, 0, BLOCK_MS // SLICE_MS)
             return self.whole
-        return self._summarize(start, (span.start - start) // SLICE_MS, (span.end - start) // SLICE_MS)
+        first = max(0, (span.start - start) // SLICE_MS)
+        end = min(BLOCK_MS, span.end - start) // SLICE_MS
+        known = self.known
+        if known is None or known[0] != first or known[1] != end:
+            known = self.known = (first, end, self._summarize(start, first, end))
+        return known[2]
 
     def _summarize(self, start: int, first: int, end: int) -> Summary | None:
         """What the slices from `first` to before `end` amount to. By columns: this is most of a query's work."""
-        found = [
-            (high, low, total, count, index * SLICE_MS + high_offset, index * SLICE_MS + low_offset)
-            for index, (high, low, total, count, high_offset, low_offset) in zip(
-                self.slices, _RECORD.iter_unpack(self.records), strict=True
-            )
-            if first <= index < end
-        ]
-        if not found:
+        at, to = bisect_left(self.slices, first), bisect_left(self.slices, end)
+        if at == to:
             return None
-        highs, lows, totals, counts, high_times, low_times = zip(*found, strict=True)
+        records = _RECORD.iter_unpack(self.records[at * RECORD_BYTES : to * RECORD_BYTES])
+        highs, lows, totals, counts, high_offsets, low_offsets = zip(*records, strict=True)
         high, low = max(highs), min(lows)
+        # In order of time, so that of equal ones the first is the earliest.
+        high_at, low_at = highs.index(high), lows.index(low)
         return Summary(
             high,
-            start + min(time for time, seen in zip(high_times, highs, strict=True) if seen == high),
+            start + self.slices[at + high_at] * SLICE_MS + high_offsets[high_at],
             low,
-            start + min(time for time, seen in zip(low_times, lows, strict=True) if seen == low),
+            start + self.slices[at + low_at] * SLICE_MS + low_offsets[low_at],
             sum(totals),
             sum(counts),
         )
