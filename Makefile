@@ -34,6 +34,7 @@ lint: .venv/.dev ## check style and format
 types: .venv/.dev ## check types
 	$(BIN)/mypy
 
+coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
 coverage: .venv/.dev ## measure what the tests cover, in every process
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
