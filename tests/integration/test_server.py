@@ -218,8 +218,9 @@ def test_a_killed_gunicorn_ends_it_with_1_and_one_line(tmp_path: Path) -> None:
 
 
 def _only_line(run: Running) -> str:
-    (line,) = [line for line in run.err.splitlines() if " [info " not in line]
-    return line
+    lines = [line for line in run.err.splitlines() if " [info " not in line]
+    assert len(lines) == 1, run.err
+    return lines[0]
 
 
 def test_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:
