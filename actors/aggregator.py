@@ -35,7 +35,7 @@ LEASE_MS = 3_000
 it has asked again, since another one may have gone on with its windows."""
 MOST_WAITING = 200_000
 """Windows that may wait in memory to be stored, the open ones among them. More are left to the journal; without it,
-feeds are held. So many take some hundred megabytes, and are three windows each of 5,000 symbols on a dozen exchanges."""
+feeds are held. So many take some hundred megabytes: three windows each of 5,000 symbols on a dozen exchanges."""
 
 
 class AggregatorMemory:
