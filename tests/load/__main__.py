@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,11 @@ def main() -> int:
             for figure in ROWS[name](arguments.short):
                 found.append(figure)
                 show(figure)
-        except (AssertionError, OSError) as error:  # one that cannot be measured does not keep the others from it
+        except (
+            AssertionError,
+            OSError,
+            subprocess.SubprocessError,
+        ) as error:  # one that cannot be measured does not keep the others from it
             found.append(limit(f"{name}: could not be measured", 1, 0, "", repr(error)[:300]))
             show(found[-1])
         noise.append(watch.stop())
