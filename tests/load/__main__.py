@@ -45,11 +45,8 @@ def main() -> int:
             for figure in ROWS[name](arguments.short):
                 found.append(figure)
                 show(figure)
-        except (
-            AssertionError,
-            OSError,
-            subprocess.SubprocessError,
-        ) as error:  # one that cannot be measured does not keep the others from it
+        # One that cannot be measured does not keep the others from it.
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
             found.append(limit(f"{name}: could not be measured", 1, 0, "", repr(error)[:300]))
             show(found[-1])
         noise.append(watch.stop())
