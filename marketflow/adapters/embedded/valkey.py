@@ -31,6 +31,8 @@ def valkey(data: Path, sockets: Path) -> tuple[Spec, str]:
             "daemonize": "no",
             "appendonly": "yes",
             "appendfsync": "everysec",
+            # Nearly all of it is gone within minutes: under many symbols the default would rewrite it all the time.
+            "auto-aof-rewrite-min-size": "256mb",
             "save": "",
             "maxmemory": "0",
             "loglevel": "notice",
