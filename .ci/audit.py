@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 
-HOW = "Run it where https://pypi.org can be reached:  tox run -e audit"
+HOW = "Run it where the public package index can be reached:  tox run -e audit"
 
 
 def main() -> None:
