@@ -378,7 +378,7 @@ def test_an_actor_may_kill_its_own_child_greenlets(world: World, probe: Address[
 
 
 def test_timers_deliver_to_their_own_actor(world: World, probe: Address[Any]) -> None:
-    probe.tell(lambda actor: actor.after(0.01, "once"))
+    probe.tell(lambda actor: actor.after(0.001, "once"))
     probe.tell(lambda actor: actor.every(0.005, "again"))
     world.wait_until(lambda: world.notes.count("again") >= 3 and "once" in world.notes)
     assert world.notes.count("once") == 1
