@@ -348,7 +348,7 @@ class ModeSupervisorActor(GeventActor):
     def _announce(self) -> Mapping[str, NodeStatus]:
         status = NodeStatus(self._memory.mode, self._own_feeds(), self._server, self._meters.snapshot())
         others = self._cluster.announce(msgspec.msgpack.encode(status))
-        peers = {node: msgspec.msgpack.decode(told, type=NodeStatus) for node, told in others.items()}
+        peers = {node: peer for node, told in others.items() if (peer := _status_of(told)) is not None}
         self._meters.learn(peer.counts for peer in peers.values() if peer.server == self._server)
         self._memory.peers = peers
         self._memory.had_peers |= bool(peers)
@@ -395,3 +395,11 @@ def give_back(memory: ModeMemory, cluster: Cluster) -> None:
 def _is_leased(memory: ModeMemory, clock: Clock, exchange: str) -> bool:
     """Tell whether the lease of a feed was renewed, or cannot have lapsed."""
     return clock.monotonic() - memory.leased.get(exchange, 0) < LEASE_MS
+
+
+def _status_of(told: bytes) -> NodeStatus | None:
+    """What a node tells; None where it is of another version, which tells it in another way."""
+    try:
+        return msgspec.msgpack.decode(told, type=NodeStatus)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -57,6 +57,7 @@ class CoordinatedShutdown:
 def _run_phase(phase: Phase) -> PhaseReport:
     began = time.monotonic()
     errors: list[str] = []
+    gevent.get_hub().loop.update_now()  # timers count from the loop's own time, which a busy hub leaves behind
     running = {gevent.spawn(_run_action, action, errors): _name(action) for action in phase.actions}
     gevent.joinall(list(running), timeout=phase.timeout)
     late = tuple(name for greenlet, name in running.items() if not greenlet.dead)

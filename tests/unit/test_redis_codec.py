@@ -1,6 +1,6 @@
 """What the Redis adapter writes comes back as it was: messages between nodes and the fields of hashes."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketflow.adapters.redis import keys, wire
@@ -23,6 +23,7 @@ def test_a_message_tells_the_flush(mode: Mode, flush: Flush) -> None:
 
 
 @given(st.binary())
+@example(b"\x93\xa4\x00\x00\x00\x80")  # text that is not UTF-8
 def test_a_message_of_others_tells_nothing_and_raises_nothing(message: bytes) -> None:
     assert wire.decode(message) is None
 

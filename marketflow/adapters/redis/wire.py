@@ -22,6 +22,6 @@ def decode(message: bytes) -> tuple[Mode, Flush] | None:
         return None
     try:
         mode, latest, slices = _decode(message)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return mode, Flush(latest, slices)
