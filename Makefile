@@ -37,7 +37,7 @@ types: .venv/.dev ## check types
 coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
 coverage: .venv/.dev ## measure what the tests cover, in every process
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	-$(BIN)/coverage run -m pytest $(ARGS) # measuring slows down: a test of time may fail
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
