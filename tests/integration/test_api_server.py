@@ -67,7 +67,8 @@ def test_one_connection_serves_many_requests_also_after_a_refusal(server: ApiSer
         (b"GET /prices/latest/%00%ff%80", {404}),
         (b"GET /%ED%A0%80", {404}),
         (b"GET /prices/latest/" + b"A" * 3000, {404}),
-        (b"GET /" + b"A" * 100_000, {400, 414}),
+        # gunicorn's own worker may reset what it has not read, and its answer with it; ours does not (test_server.py).
+        (b"GET /" + b"A" * 100_000, {0, 400, 414}),
         (b"GET http://elsewhere/prices/latest/BTCUSDT", {200}),
         (b"GET /prices/highest/BTCUSDT?period=%ff%00", {400}),
         (b"GET /prices/highest/BTCUSDT?period=1m&" + b"a=1&" * 800, {400}),
@@ -106,7 +107,7 @@ def test_a_strange_request_line_gets_a_clean_refusal(server: ApiServer, line: by
         (b"Origin: \xff\r\n", {403}),
         (b": nothing\r\n", {400}),
         (b"no colon\r\n", {400}),
-        (b"X: " + b"y" * 100_000 + b"\r\n", {400, 431}),
+        (b"X: " + b"y" * 100_000 + b"\r\n", {0, 400, 431}),  # as above
         (b"".join(b"X-%d: y\r\n" % number for number in range(500)), {400, 431}),
         (b"Accept: nothing/at-all\r\n", {200}),
         (b"Content-Type: text/plain; charset=nowhere\r\n", {200}),

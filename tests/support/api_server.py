@@ -44,8 +44,8 @@ class ApiServer:
         """Send raw bytes, and return the status and all that came until the server closed; 0 for no answer."""
         with self.connect() as connection:
             received = b""
-            # A server that has refused already may close before all is sent.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            # A server that has refused already may close before all is sent, or reset what is not read.
+            with contextlib.suppress(OSError):
                 connection.sendall(request)
                 connection.shutdown(socket.SHUT_WR)
             with contextlib.suppress(ConnectionResetError):
