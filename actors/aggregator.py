@@ -49,7 +49,8 @@ class AggregatorMemory:
         self.room = Event()
         """Set while there is room for more windows; feeds are read no further when it is not."""
         self.room.set()
-        self.store_up = False
+        self.store_up: bool | None = None
+        """Whether PostgreSQL answered last; None before it was asked."""
         self.store_error = "not connected yet"
 
     def book(self, mode: Mode, exchange: str) -> Book:
@@ -155,7 +156,14 @@ class AggregatorActor(GeventActor):
     def store_status(self) -> tuple[bool, str, int]:
         """Tell whether PostgreSQL answers, if not why, and how many windows are not stored as they are."""
         memory = self._memory
-        return memory.store_up, memory.store_error, sum(book.waiting() for book in memory.books.values())
+        return bool(memory.store_up), memory.store_error, sum(book.waiting() for book in memory.books.values())
+
+    def caught_up(self) -> bool:
+        """Tell whether it is known what earlier runs left of this node's feeds; rows, as far as PostgreSQL answers."""
+        return all(
+            book.journal_known and (book.rows_known or self._memory.store_up is False)
+            for book in self._memory.books.values()
+        )
 
     def on_stop(self) -> None:
         """Journal and store everything, the open windows too."""

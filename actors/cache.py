@@ -1,7 +1,7 @@
 """The cache actor: the newest prices and the recent series, in memory for every query and in Redis for every node."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import gevent
@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from actors.messages import BarBatch, Learn
 from actors.runtime import Backoff, GeventActor, MailboxSpec, Overflow
+from marketflow.domain.missing import Missing, pieces
 from marketflow.domain.mode import MODES, Mode
 from marketflow.domain.period import Span
 from marketflow.domain.summary import Summary
@@ -23,7 +24,9 @@ FRESH_MS = 60_000
 FLUSH_PAIRS = 1_000
 """Pairs a pipeline: a few milliseconds of work at a time."""
 REFILL_SLICES = 2_000
-"""Slices a pipeline when Redis is filled again: a few milliseconds of work at a time."""
+"""Slices a pipeline when Redis gets what it lacks: a few milliseconds of work at a time."""
+MOST_MISSING = 100_000
+"""Slices that Redis lacks and that are remembered one by one; beyond, it is filled again as a whole."""
 TRIM_SECONDS = 10.0
 
 
@@ -55,6 +58,9 @@ class CacheMemory:
         """The feeds of which this node knows what Redis had before: what Redis has of others comes on top."""
         self.redis_up = False
         self.redis_error = "not connected yet"
+        self.data_set: str | None = None
+        """The data set in Redis that has all that this node knows, but for what is `missing`; None when none has."""
+        self.missing: dict[Mode, Missing] = {mode: Missing() for mode in MODES}
 
 
 class CacheActor(GeventActor):
@@ -85,6 +91,8 @@ class CacheActor(GeventActor):
 
     def on_start(self) -> None:
         """Read what Redis has, then flush and watch beside the mailbox."""
+        if self._memory.data_set is None or any(missing.slices for missing in self._memory.missing.values()):
+            self._memory.redis_up = False  # also when a failure of this actor came between a flush and Redis
         self._return()
         self._work.set()
         self.spawn(self._flush_for_ever)
@@ -173,14 +181,28 @@ class CacheActor(GeventActor):
     def _flush(self, mode: Mode, waiting: Waiting) -> None:
         view = self._memory.views[mode]
         prepared = view.prepare(waiting, self._clock.now())
+        written = False
         try:
             if self._memory.redis_up:
                 self._redis.write(mode, prepared.flush)
+                written = True
                 self._answers()
         except Unavailable as error:
             self._away(error)
-        finally:
-            view.apply(prepared)  # also when this greenlet is killed while it waits: nothing that was taken is lost
+        finally:  # also when this greenlet is killed while it waits: nothing that was taken is lost
+            view.apply(prepared)
+            if not written:
+                self._note_missing(mode, prepared.flush)
+
+    def _note_missing(self, mode: Mode, flush: Flush) -> None:
+        """Remember what Redis lacks, so that it need not be filled again as a whole."""
+        if self._memory.data_set is None:
+            return
+        missing = self._memory.missing[mode]
+        missing.note(flush.slices)
+        if missing.slices > MOST_MISSING:
+            self._memory.data_set = None
+            missing.clear()
 
     def _answers(self) -> None:
         self._last_answer = self._clock.monotonic()
@@ -226,19 +248,28 @@ class CacheActor(GeventActor):
                 self._redis.sweep(mode)
 
     def _return(self) -> None:
-        """Read what Redis has, write what it lacks, and use it again."""
-        if self._memory.redis_up:
+        """Write what Redis lacks, after reading what it has where that may be something else, and use it again."""
+        memory = self._memory
+        if memory.redis_up:
             return
         try:
-            self._read()
-            slices = self._refill()
+            data_set = self._redis.data_set()
+            if data_set == memory.data_set:
+                slices = self._write_missing()
+            else:
+                memory.data_set = None
+                self._read()
+                slices = self._refill()
         except Unavailable as error:
-            self._memory.redis_error = str(error)
+            memory.redis_error = str(error)
             return
+        memory.data_set = data_set
+        for missing in memory.missing.values():
+            missing.clear()
         self._answers()
-        self._memory.redis_up = True
-        self._memory.redis_error = ""
-        self._log.info("redis is used", refilled_slices=slices)
+        memory.redis_up = True
+        memory.redis_error = ""
+        self._log.info("redis is used", written_slices=slices)
 
     def _read(self) -> None:
         now = self._clock.now()
@@ -255,34 +286,33 @@ class CacheActor(GeventActor):
                     view.learn(Flush({}, {exchange: series}), now)
                 self._memory.known.add(feed)
 
+    def _write_missing(self) -> int:
+        """Write what failed to be written, in pieces that leave room for others; return the slices."""
+        return sum(
+            self._write(mode, missing.pieces(self._memory.views[mode], REFILL_SLICES))
+            for mode, missing in self._memory.missing.items()
+        )
+
     def _refill(self) -> int:
         """Write all that this node's feeds brought, in pieces that leave room for others; return the slices."""
-        now = self._clock.now()
         total = 0
         for mode, exchange in sorted(self._memory.fed):
             view = self._memory.views[mode]
-            latest = {
-                symbol: {exchange: Latest(price.price, price.timestamp)}
-                for symbol in self._symbols
-                if (price := view.newest(symbol).get(exchange)) and now - price.refreshed < FRESH_MS
-            }
-            self._redis.write(mode, Flush(latest, {}))
-            for slices in _pieces(view, exchange):
-                self._redis.write(mode, Flush({}, {exchange: slices}))
-                total += sum(len(records) for records in slices.values())
+            records = ((symbol, dict(series.items())) for symbol, series in view.series(exchange))
+            total += self._write(mode, pieces(exchange, records, REFILL_SLICES))
         return total
 
-
-def _pieces(view: View, exchange: str) -> Iterator[Mapping[str, Mapping[int, bytes]]]:
-    """Yield the slices of an exchange, some thousand at a time."""
-    piece: dict[str, dict[int, bytes]] = {}
-    size = 0
-    for symbol, series in view.series(exchange):
-        records = dict(series.items())
-        piece[symbol] = records
-        size += len(records)
-        if size >= REFILL_SLICES:
-            yield piece
-            piece, size = {}, 0
-    if piece:
-        yield piece
+    def _write(self, mode: Mode, slices: Iterable[tuple[str, Mapping[str, Mapping[int, bytes]]]]) -> int:
+        """Write slices of an exchange, and the latest prices of their symbols; return how many slices."""
+        now = self._clock.now()
+        view = self._memory.views[mode]
+        total = 0
+        for exchange, piece in slices:
+            latest = {
+                symbol: {exchange: Latest(price.price, price.timestamp)}
+                for symbol in piece
+                if (price := view.newest(symbol).get(exchange)) and now - price.refreshed < FRESH_MS
+            }
+            self._redis.write(mode, Flush(latest, {exchange: piece}))
+            total += sum(len(records) for records in piece.values())
+        return total

@@ -2,41 +2,24 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import gevent
 import msgspec
 import structlog
-from gevent.event import Event
 from gevent.lock import BoundedSemaphore
-from gevent.pool import Pool
-from pykka import ActorDeadError, Timeout
 
-from actors.aggregator import LEASE_MS
-from actors.exchange import ExchangeActor
+from actors.feeds import CLOSE_SECONDS, NodeFeeds
 from actors.messages import FollowMode, Learn
-from actors.runtime import (
-    ActorSystem,
-    Address,
-    Backoff,
-    ChildSpec,
-    GeventActor,
-    MailboxSpec,
-    Overflow,
-    UnknownPathError,
-)
+from actors.runtime import Address, Backoff, GeventActor, MailboxSpec, Overflow
 from marketflow.domain.mode import Mode
 from marketflow.domain.view import Flush
 from marketflow.errors import Unavailable
-from marketflow.ports import Clock, Cluster, Feed, FeedStatus, Meters, PriceCache, Switched
+from marketflow.ports import Clock, Cluster, FeedStatus, Meters, PriceCache, Switched
 
 RETRY = Backoff(initial=0.2, maximum=2.0, jitter=0.5)
 ATTEND_SECONDS = 1.0
 """How often leases are renewed and the other nodes are told of this one."""
-CLOSE_SECONDS = 2.0
-FEEDS_AT_A_TIME = 16
-"""How many feeds are opened or closed side by side; each takes a connection to Redis meanwhile."""
 PEERS_SECONDS = 2.0
 """How long a switch waits for the other nodes to follow."""
 
@@ -51,20 +34,13 @@ class NodeStatus(msgspec.Struct, array_like=True):
 
 
 class ModeMemory:
-    """What outlives a failure of the actor: the mode, and the feeds that this node has the lease of."""
+    """What outlives a failure of the actor: the mode, and what is known of the other nodes."""
 
     def __init__(self, mode: Mode) -> None:
         self.mode: Mode = mode
         self.joined = False
         """Whether the other nodes, if any, have been asked for their mode."""
-        self.closed = False
-        """Whether the node is being stopped: no feed is opened any more."""
-        self.owned: set[str] = set()
-        self.last_feeds: list[str] = []
-        """The feeds whose leases are to be given back when the node is stopped."""
         self.peers: dict[str, NodeStatus] = {}
-        self.leased: dict[str, int] = {}
-        """When each feed's lease was last known to be ours (monotonic ms); the aggregator looks at it too."""
         self.had_peers = False
         self.untold = False
         """Whether a switch could not be written to Redis yet: then its mode counts, and not what Redis says."""
@@ -78,10 +54,8 @@ class ModeSupervisorActor(GeventActor):
     def __init__(
         self,
         memory: ModeMemory,
-        system: ActorSystem,
-        feeds_path: str,
+        feeds: NodeFeeds,
         exchanges: Sequence[str],
-        make_feed: Callable[[Mode, str], Feed],
         cluster: Cluster,
         prices: PriceCache,
         *,
@@ -90,18 +64,13 @@ class ModeSupervisorActor(GeventActor):
         server: str,
         only_worker: bool,
         cache: Address[Any],
-        aggregator: Address[Any],
-        router: Address[Any],
-        room: Event,
         clock: Clock,
         meters: Meters,
     ) -> None:
         super().__init__()
         self._memory = memory
-        self._system = system
-        self._feeds_path = feeds_path
+        self._feeds = feeds
         self._exchanges = exchanges
-        self._make_feed = make_feed
         self._cluster = cluster
         self._prices = prices
         self._symbols = symbols
@@ -110,9 +79,6 @@ class ModeSupervisorActor(GeventActor):
         self._only_worker = only_worker
         self._cache = cache
         self._cache_proxy = cache.proxy()
-        self._aggregator_proxy = aggregator.proxy()
-        self._router = router
-        self._room = room
         self._clock = clock
         self._meters = meters
         self._changing = BoundedSemaphore()  # the feeds are changed by one at a time: a switch, or the lease round
@@ -153,26 +119,25 @@ class ModeSupervisorActor(GeventActor):
     def feeds(self) -> dict[str, FeedStatus]:
         """Return how each feed does, this node's and the other nodes'."""
         known = {exchange: FeedStatus("connecting", None) for exchange in self._exchanges}
-        for peer in self._memory.peers.values():
-            if peer.mode == self._memory.mode:
-                known.update(peer.feeds)
-        known.update(self._own_feeds())
+        known.update(self._feeds_of_peers())
+        known.update(self._feeds.statuses())
         return {exchange: known[exchange] for exchange in self._exchanges}
 
+    def free_feeds(self) -> list[str]:
+        """Return the feeds that no node is known to read."""
+        return sorted(set(self._exchanges) - self._feeds.owned - self._feeds_of_peers().keys())
+
     def close_feeds(self) -> None:
-        """Stop reading, and hand on what was read; the leases stay, for `give_back`, until that is journalled."""
+        """Stop reading, and hand on what was read, for good."""
         with self._changing:
-            self._memory.closed = True
-            self._memory.last_feeds = sorted(self._memory.owned)
-            self._each(self._close_feed, self._memory.last_feeds)
-            self._memory.owned.clear()
+            self._feeds.close_for_ever()
 
     # --- the mode ---
 
     def _put_in_force(self, mode: Mode) -> None:
         with self._changing:
-            owned = sorted(self._memory.owned)
-            self._close(owned)
+            owned = sorted(self._feeds.owned)
+            self._feeds.close(self._memory.mode)
             self._memory.mode = mode
             self._cache_proxy.set_mode(mode).get(timeout=CLOSE_SECONDS)
             self._log.info("mode in force", mode=mode)
@@ -181,8 +146,7 @@ class ModeSupervisorActor(GeventActor):
                 self._announce()
             except Unavailable as error:
                 self._log.warning("leases cannot be taken; this node goes on with its feeds", reason=str(error))
-                for exchange in owned:
-                    self._open_feed(exchange)
+                self._feeds.keep(mode, owned, self._reread_if_shared())
 
     def _tell_mode(self, mode: Mode) -> None:
         self._cluster.write_mode(mode)
@@ -235,118 +199,22 @@ class ModeSupervisorActor(GeventActor):
         self._memory.joined = True
 
     def _take_leases(self) -> None:
-        """Renew what is owned, take what is free, and start and stop the feeds accordingly."""
         try:
-            self._each(self._attend_one, self._exchanges)
+            self._feeds.take(self._memory.mode, self._reread_if_shared())
         except Unavailable:
             self._keep_feeds()
             raise
 
-    def _attend_one(self, exchange: str) -> None:
-        asked = self._clock.monotonic()
-        if self._cluster.lease(self._memory.mode, exchange):
-            self._memory.leased[exchange] = asked
-            self._open_feed(exchange)
-        elif exchange in self._memory.owned:
-            self._log.warning("another node reads this feed now", exchange=exchange)
-            self._close([exchange])
-            self._aggregator_proxy.abandon(self._memory.mode, exchange).get(timeout=CLOSE_SECONDS)
-
     def _keep_feeds(self) -> None:
         """Without Redis, whoever owns a feed keeps it, and a node that is alone owns them all."""
         alone = self._only_worker and not self._memory.peers
-        kept = self._exchanges if alone else sorted(self._memory.owned)
-        for exchange in kept:
-            self._memory.leased[exchange] = self._clock.monotonic()  # nobody else can take it either
-        self._each(self._open_feed, kept)
-
-    def _each(self, attend: Callable[[str], object], exchanges: Sequence[str]) -> None:
-        """Attend to some feeds at a time; when all are done, raise the first of what was raised."""
-        pool = Pool(FEEDS_AT_A_TIME)
-        begun = [pool.spawn(attend, exchange) for exchange in exchanges]
-        pool.join()
-        for greenlet in begun:
-            greenlet.get()
-
-    def _open_feed(self, exchange: str) -> None:
-        if self._memory.closed:
-            return
-        path = f"{self._feeds_path}/{exchange}"
-        if exchange in self._memory.owned:
-            try:
-                self._system.address(path)
-            except UnknownPathError:
-                pass  # a restart of this actor's siblings has swept it away
-            else:
-                return
-        mode = self._memory.mode
-        shared = self._memory.had_peers or not self._only_worker  # another node may have read this feed until now
-        if shared:
-            self._reread(mode, exchange)
-        self._aggregator_proxy.adopt(exchange, afresh=shared).get(timeout=CLOSE_SECONDS)
-        self._memory.owned.add(exchange)
-        self._system.add_child(
-            self._feeds_path,
-            ChildSpec(
-                exchange,
-                ExchangeActor,
-                args=(
-                    exchange,
-                    mode,
-                    self._make_feed(mode, exchange),
-                    self._router,
-                    self._room,
-                    partial(_is_leased, self._memory, self._clock, exchange),
-                    self._clock,
-                    self._meters,
-                ),
-            ),
-        )
-
-    def _close(self, exchanges: Sequence[str]) -> None:
-        self._each(self._close_one, exchanges)
-        for exchange in exchanges:
-            self._memory.owned.discard(exchange)
-
-    def _close_one(self, exchange: str) -> None:
-        if self._close_feed(exchange):
-            self._give_lease(exchange)
-
-    def _close_feed(self, exchange: str) -> bool:
-        """Stop a feed's actor; tell whether there was one."""
-        path = f"{self._feeds_path}/{exchange}"
-        try:
-            address = self._system.address(path)
-        except UnknownPathError:
-            return False
-        try:
-            closed = address.proxy().close(CLOSE_SECONDS).get(timeout=2 * CLOSE_SECONDS)
-        except (Timeout, ActorDeadError):
-            closed = False
-        if not closed:
-            self._log.warning("feed not closed in time", exchange=exchange)
-        self._system.remove_child(path, timeout=CLOSE_SECONDS)
-        return True
-
-    def _give_lease(self, exchange: str) -> None:
-        try:
-            self._cluster.release(self._memory.mode, exchange)
-        except Unavailable as error:
-            self._log.info("lease not released; it will lapse", exchange=exchange, reason=str(error))
-
-    def _own_feeds(self) -> dict[str, FeedStatus]:
-        asked = {}
-        for exchange in self._memory.owned:
-            try:
-                asked[exchange] = self._system.address(f"{self._feeds_path}/{exchange}").proxy().status()
-            except UnknownPathError:
-                continue
-        return {exchange: status.get(timeout=CLOSE_SECONDS) for exchange, status in asked.items()}
+        kept = self._exchanges if alone else sorted(self._feeds.owned)
+        self._feeds.keep(self._memory.mode, kept, self._reread_if_shared())
 
     # --- the other nodes ---
 
     def _announce(self) -> Mapping[str, NodeStatus]:
-        status = NodeStatus(self._memory.mode, self._own_feeds(), self._server, self._meters.snapshot())
+        status = NodeStatus(self._memory.mode, self._feeds.statuses(), self._server, self._meters.snapshot())
         others = self._cluster.announce(msgspec.msgpack.encode(status))
         peers = {node: peer for node, told in others.items() if (peer := _status_of(told)) is not None}
         self._meters.learn(peer.counts for peer in peers.values() if peer.server == self._server)
@@ -374,27 +242,23 @@ class ModeSupervisorActor(GeventActor):
         mode = self._memory.mode
         self._cache.tell(Learn(mode, Flush(self._prices.read_latest(mode, self._symbols), {})))
         for exchange in self._exchanges:
-            if exchange not in self._memory.owned:
-                self._reread(mode, exchange)
+            if exchange not in self._feeds.owned:
+                self._reread(exchange)
 
-    def _reread(self, mode: Mode, exchange: str) -> None:
+    def _reread_if_shared(self) -> Callable[[str], None] | None:
+        """Return what lets the cache learn of a feed, where another node may have read it until now."""
+        return self._reread if self._memory.had_peers or not self._only_worker else None
+
+    def _reread(self, exchange: str) -> None:
         """Let the cache learn what Redis has of a feed; by symbol, so that none of the pieces takes long."""
+        mode = self._memory.mode
         since = self._clock.now() - self._retention
         for symbol, series in self._prices.read_series(mode, exchange, since).items():
             self._cache.tell(Learn(mode, Flush({}, {exchange: {symbol: series}})))
 
-
-def give_back(memory: ModeMemory, cluster: Cluster) -> None:
-    """Let other nodes take over at once, when all that this one received is journalled. Raises Unavailable; they will
-    notice by themselves then."""
-    for exchange in memory.last_feeds:
-        cluster.release(memory.mode, exchange)
-    cluster.withdraw()
-
-
-def _is_leased(memory: ModeMemory, clock: Clock, exchange: str) -> bool:
-    """Tell whether the lease of a feed was renewed, or cannot have lapsed."""
-    return clock.monotonic() - memory.leased.get(exchange, 0) < LEASE_MS
+    def _feeds_of_peers(self) -> dict[str, FeedStatus]:
+        of_mode = [peer.feeds for peer in self._memory.peers.values() if peer.mode == self._memory.mode]
+        return {exchange: status for feeds in of_mode for exchange, status in feeds.items()}
 
 
 def _status_of(told: bytes) -> NodeStatus | None:

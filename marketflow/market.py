@@ -24,6 +24,9 @@ ASK_SECONDS = 1.0
 AWAY_MS = 10_000
 """For how long PostgreSQL, having given no answer, is not asked again what the series alone can answer: when it stands
 still, each question would wait for it in vain."""
+CATCH_UP_MS = 5_000
+"""For how long after its start a node that waits for feeds is not ready: the lease of a node that was killed lapses
+sooner, and whoever has one after that is alive."""
 SWITCH_SECONDS = 15.0
 CACHE, AGGREGATOR, MODES_PATH = "root/cache", "root/aggregator", "root/mode_supervisor"
 
@@ -68,6 +71,8 @@ class NodeMarket:
         self._interval = interval
         self._held = held
         self._store_asked_again = 0
+        self._began = clock.monotonic()
+        self._caught_up = False
         self._log = structlog.get_logger("market")
 
     # --- prices ---
@@ -208,8 +213,14 @@ class NodeMarket:
         return any(actor.path == CACHE and actor.state == "running" for actor in self._system.tree())
 
     def ready(self) -> bool:
-        """Tell whether prices can be served."""
-        return bool(self.health()["status"] != "down")
+        """Tell whether prices can be served, and at first also whether it is known what earlier runs left."""
+        health = self.health()
+        if health["status"] == "down":
+            return False
+        if not self._caught_up and health["components"]["redis"]["status"] == "ok":
+            self._caught_up = self._clock.monotonic() > self._began + CATCH_UP_MS or self._is_caught_up()
+            return self._caught_up
+        return True
 
     def actors(self) -> list[dict[str, Any]]:
         """Return the supervision tree, parents before children."""
@@ -218,6 +229,13 @@ class NodeMarket:
     def metrics(self) -> bytes:
         """Return all metrics as Prometheus text."""
         return generate_latest(self._registry)
+
+    def _is_caught_up(self) -> bool:
+        """Tell whether every feed is read by some node, and this node knows what was left of its own."""
+        try:
+            return not self._get(self._modes.free_feeds()) and bool(self._get(self._aggregator.caught_up()))
+        except Unavailable:
+            return False
 
     def _health(self) -> dict[str, Any]:
         redis_up, redis_error = self._get(self._cache.redis_status())

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from actors.aggregator import AggregatorActor, AggregatorMemory
 from actors.cache import CacheActor, CacheMemory
-from actors.mode_supervisor import ModeMemory, ModeSupervisorActor, give_back
+from actors.feeds import FeedsMemory, NodeFeeds, give_back
+from actors.mode_supervisor import ModeMemory, ModeSupervisorActor
 from actors.price_worker import PriceWorkerActor
 from actors.router import RouterActor
 from actors.runtime import (
@@ -141,7 +142,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
             drain_before_stop=True,
         ),
     )
-    feeds_memory = ModeMemory(initial)
+    mode_memory, feeds_memory = ModeMemory(initial), FeedsMemory()
     windows = AggregatorMemory(interval)
     windows.leased = feeds_memory.leased
     aggregator = system.add_child(
@@ -175,21 +176,31 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
     system.add_child("root", SupervisorSpec("workers", Strategy.ONE_FOR_ONE, workers))
     pool = [system.address(f"root/workers/{worker.name}") for worker in workers]
     router = system.add_child("root", ChildSpec("router", RouterActor, (pool,), shutdown=2.0, drain_before_stop=True))
+    feeds = NodeFeeds(
+        feeds_memory,
+        system,
+        "root/feeds",
+        exchanges,
+        feed_of,
+        cluster,
+        aggregator=aggregator,
+        router=router,
+        room=windows.room,
+        clock=clock,
+        meters=meters,
+    )
     system.add_child(
         "root",
         ChildSpec(
             "mode_supervisor",
             ModeSupervisorActor,
-            (feeds_memory, system, "root/feeds", exchanges, feed_of, cluster, prices),
+            (mode_memory, feeds, exchanges, cluster, prices),
             {
                 "symbols": symbols,
                 "retention": held + BLOCK_MS,
                 "server": f"{socket.gethostname()}-{os.getppid()}",  # the parent of all its workers
                 "only_worker": settings.server.workers == 1,
                 "cache": cache,
-                "aggregator": aggregator,
-                "router": router,
-                "room": windows.room,
                 "clock": clock,
                 "meters": meters,
             },
@@ -219,16 +230,16 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
         [
             Phase("close feeds", 1.5, [lambda: modes.close_feeds().get()]),
             Phase("drain and flush", 4.0, [lambda: system.stop(timeout=4.0)]),
-            Phase("give leases back", 0.5, [lambda: _give_back(feeds_memory, cluster)]),
+            Phase("give leases back", 0.5, [lambda: _give_back(feeds_memory, mode_memory, cluster)]),
             Phase("close clients", 0.5, [store.close, redis.close]),
         ]
     )
     return Node(app, system, given_up, [lambda: check(redis), store.check, store.migrate], shutdown, meters)
 
 
-def _give_back(memory: ModeMemory, cluster: RedisCluster) -> None:
+def _give_back(feeds: FeedsMemory, mode: ModeMemory, cluster: RedisCluster) -> None:
     try:
-        give_back(memory, cluster)
+        give_back(feeds, mode.mode, cluster)
     except Unavailable as error:
         structlog.get_logger("node").info("the other nodes will notice that this one is gone", reason=str(error))
 

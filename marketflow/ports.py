@@ -99,6 +99,9 @@ class PriceCache(Protocol):
     def series_since(self, mode: Mode, since: int) -> int:
         """Return since when the series here is complete (Unix ms); a Redis that does not say is told `since`."""
 
+    def data_set(self) -> str:
+        """Return a name for the data that answers: another one once the server has been restarted or replaced."""
+
     def sweep(self, mode: Mode) -> None:
         """Remove latest prices that were not written for a minute, where the server cannot by itself; to be called
         every few seconds."""

@@ -1,6 +1,6 @@
 """The view: the newest price and the recent series of every pair and exchange of one mode, in memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -180,6 +180,11 @@ class View:
             if exchange is None or name == exchange:
                 for symbol, pair in list(pairs.items()):
                     yield symbol, pair.series
+
+    def records(self, exchange: str, symbol: str, starts: Iterable[int]) -> dict[int, bytes]:
+        """Return the records of those slices that are known, by start."""
+        series = self._pair(exchange, symbol).series
+        return {start: record for start in starts if (record := series.get(start)) is not None}
 
     def _summarize(self, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
         found: dict[str, Summary] = {}

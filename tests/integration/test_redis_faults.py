@@ -37,6 +37,7 @@ def everything(client: redis.Redis, cache: RedisPriceCache) -> dict[str, Callabl
         "read_latest": lambda: cache.read_latest(LIVE, ["BTCUSDT"]),
         "read_series": lambda: cache.read_series(LIVE, "e", 0),
         "series_since": lambda: cache.series_since(LIVE, 1),
+        "data_set": cache.data_set,
         "ping": cache.ping,
         "save": lambda: journal.save(LIVE, {WINDOW: b""}),
         "load": lambda: journal.load(LIVE, "e"),

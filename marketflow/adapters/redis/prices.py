@@ -112,6 +112,11 @@ class RedisPriceCache:
         _, known = ask(self._client, [("SET", key, since, "NX"), ("GET", key)])
         return int(known)
 
+    def data_set(self) -> str:
+        """Return a name for the data that answers: another one once the server has been restarted or replaced."""
+        with answering(self._client):
+            return str(self._client.info("server")["run_id"])
+
     def sweep(self, mode: Mode) -> None:
         """Remove latest prices that were not written for a minute, where the server cannot by itself."""
         if self._expiry() != "sweep":

@@ -1,0 +1,59 @@
+"""Missing slices: what was noted is what is written, once, whatever the size of the pieces."""
+
+from collections.abc import Iterator, Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketflow.domain.missing import Missing
+from marketflow.domain.view import View
+from tests.unit.domain.test_view import Tick, batches, change_of
+
+Slice = tuple[str, str, int]  # exchange, symbol, start
+Slices = Mapping[str, Mapping[str, Mapping[int, bytes]]]
+
+
+@given(batches, st.data(), st.integers(1, 8))
+def test_what_a_store_did_not_get_is_in_the_pieces_as_the_view_has_it(
+    sent: list[list[Tick]], data: st.DataObject, size: int
+) -> None:
+    view, missing = View(), Missing()
+    store: dict[Slice, bytes] = {}
+    for order, batch in enumerate(sent):
+        prepared = change_of(view, batch, order)
+        view.apply(prepared)
+        if data.draw(st.booleans(), "the write fails"):
+            missing.note(prepared.flush.slices)
+        else:
+            put(store, prepared.flush.slices)
+    written = 0
+    for exchange, piece in missing.pieces(view, size):
+        *earlier, last = piece.values()
+        assert sum(map(len, earlier)) < size <= sum(map(len, piece.values())) or last, (
+            "no piece goes on beyond its size"
+        )
+        written += len(list(slices_of({exchange: piece})))
+        put(store, {exchange: piece})
+    assert written == missing.slices
+    whole = {exchange: {symbol: dict(series.items()) for symbol, series in view.series(exchange)} for exchange in "ab"}
+    assert store == dict(slices_of(whole))
+    missing.clear()
+    assert (missing.slices, list(missing.pieces(view, size))) == (0, [])
+
+
+def test_a_slice_that_the_view_has_dropped_is_not_written() -> None:
+    view, missing = View(), Missing()
+    missing.note({"a": {"X": {100: b"", 200: b""}}})
+    assert missing.slices == 2
+    assert list(missing.pieces(view, 10)) == [("a", {"X": {}})]
+
+
+def put(store: dict[Slice, bytes], slices: Slices) -> None:
+    store.update(slices_of(slices))
+
+
+def slices_of(slices: Slices) -> Iterator[tuple[Slice, bytes]]:
+    for exchange, symbols in slices.items():
+        for symbol, records in symbols.items():
+            for start, record in records.items():
+                yield (exchange, symbol, start), record
