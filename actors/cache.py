@@ -8,7 +8,7 @@ import gevent
 import structlog
 from gevent.event import Event
 
-from actors.messages import BarBatch, Learn
+from actors.messages import BarBatch, Learn, Settle
 from actors.runtime import Backoff, GeventActor, MailboxSpec, Overflow
 from marketflow.domain.missing import Missing, pieces
 from marketflow.domain.mode import MODES, Mode
@@ -85,6 +85,7 @@ class CacheActor(GeventActor):
         self._retention = retention
         self._clock = clock
         self._work = Event()
+        self._settling: list[Event] = []
         self._answered = Event()
         self._last_answer = 0.0
         self._log = structlog.get_logger("cache").bind(actor="cache")
@@ -102,14 +103,17 @@ class CacheActor(GeventActor):
         """Flush what still waits."""
         self._flush_waiting()
 
-    def on_receive(self, message: BarBatch | Learn) -> None:
+    def on_receive(self, message: BarBatch | Learn | Settle) -> None:
         """Add a batch to what waits for the next flush, or take over what another node has flushed."""
         if isinstance(message, Learn):
             self._memory.views[message.mode].learn(message.flush, self._clock.now())
             self._memory.known.update((message.mode, exchange) for exchange in message.flush.slices)
             return
-        gather(self._memory.waiting[message.mode], message.exchange, message.bars)
-        self._memory.fed.add((message.mode, message.exchange))
+        if isinstance(message, Settle):
+            self._settling.append(message.settled)
+        else:
+            gather(self._memory.waiting[message.mode], message.exchange, message.bars)
+            self._memory.fed.add((message.mode, message.exchange))
         self._work.set()
 
     # --- queries, called through a proxy ---
@@ -171,7 +175,10 @@ class CacheActor(GeventActor):
             if self._answered.is_set():
                 self._answered.clear()
                 self._return()
+            settling, self._settling = self._settling, []
             self._flush_waiting()
+            for settled in settling:
+                settled.set()
 
     def _flush_waiting(self) -> None:
         for mode in MODES:

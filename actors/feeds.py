@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import ceil
 from typing import Any
 
 import structlog
@@ -77,6 +78,13 @@ class NodeFeeds:
         `reread` is given where another node may have read a feed until now: it is called before the feed is opened.
         """
         self._each(partial(self._attend, mode, reread), self._exchanges)
+
+    def take_share(self, mode: Mode, reread: Callable[[str], None] | None, nodes: int) -> None:
+        """The same, but no more than this node's share of what so many nodes begin to read at the same time."""
+        share = ceil(len(self._exchanges) / nodes)
+        for exchange in self._exchanges:
+            if exchange in self._memory.owned or len(self._memory.owned) < share:
+                self._attend(mode, reread, exchange)
 
     def keep(self, mode: Mode, exchanges: Sequence[str], reread: Callable[[str], None] | None) -> None:
         """Read these feeds while nobody can be asked for their leases: nobody else can take them either."""

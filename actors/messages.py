@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from gevent.event import Event
+
 from marketflow.domain.folding import SliceBars
 from marketflow.domain.mode import Mode
 from marketflow.domain.view import Flush
@@ -36,6 +38,12 @@ class Learn(NamedTuple):
 
     mode: Mode
     flush: Flush
+
+
+class Settle(NamedTuple):
+    """The cache says when everything told to it before this is in its answers."""
+
+    settled: Event
 
 
 class FollowMode(NamedTuple):

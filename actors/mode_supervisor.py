@@ -20,6 +20,9 @@ from marketflow.ports import Clock, Cluster, FeedStatus, Meters, PriceCache, Swi
 RETRY = Backoff(initial=0.2, maximum=2.0, jitter=0.5)
 ATTEND_SECONDS = 1.0
 """How often leases are renewed and the other nodes are told of this one."""
+SHARE_MS = 2_000
+"""For how long after a start or a switch a node leaves to the others their share of the feeds. Later it takes whatever
+is free. A feed that is read stays where it is: to move it would lose what it sends meanwhile."""
 PEERS_SECONDS = 2.0
 """How long a switch waits for the other nodes to follow."""
 
@@ -36,8 +39,10 @@ class NodeStatus(msgspec.Struct, array_like=True):
 class ModeMemory:
     """What outlives a failure of the actor: the mode, and what is known of the other nodes."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, now: int) -> None:
         self.mode: Mode = mode
+        self.mode_since = now
+        """Since when this node is in that mode (monotonic ms)."""
         self.joined = False
         """Whether the other nodes, if any, have been asked for their mode."""
         self.peers: dict[str, NodeStatus] = {}
@@ -62,7 +67,7 @@ class ModeSupervisorActor(GeventActor):
         symbols: Sequence[str],
         retention: int,
         server: str,
-        only_worker: bool,
+        workers: int,
         cache: Address[Any],
         clock: Clock,
         meters: Meters,
@@ -76,7 +81,7 @@ class ModeSupervisorActor(GeventActor):
         self._symbols = symbols
         self._retention = retention
         self._server = server
-        self._only_worker = only_worker
+        self._workers = workers
         self._cache = cache
         self._cache_proxy = cache.proxy()
         self._clock = clock
@@ -138,8 +143,7 @@ class ModeSupervisorActor(GeventActor):
         with self._changing:
             owned = sorted(self._feeds.owned)
             self._feeds.close(self._memory.mode)
-            self._memory.mode = mode
-            self._cache_proxy.set_mode(mode).get(timeout=CLOSE_SECONDS)
+            self._enter(mode)
             self._log.info("mode in force", mode=mode)
             try:
                 self._take_leases()
@@ -147,6 +151,10 @@ class ModeSupervisorActor(GeventActor):
             except Unavailable as error:
                 self._log.warning("leases cannot be taken; this node goes on with its feeds", reason=str(error))
                 self._feeds.keep(mode, owned, self._reread_if_shared())
+
+    def _enter(self, mode: Mode) -> None:
+        self._memory.mode, self._memory.mode_since = mode, self._clock.monotonic()
+        self._cache_proxy.set_mode(mode).get(timeout=CLOSE_SECONDS)
 
     def _tell_mode(self, mode: Mode) -> None:
         self._cluster.write_mode(mode)
@@ -192,22 +200,26 @@ class ModeSupervisorActor(GeventActor):
         mode = self._cluster.read_mode()
         if peers and mode is not None:
             if mode != self._memory.mode:
-                self._memory.mode = mode
-                self._cache_proxy.set_mode(mode).get(timeout=CLOSE_SECONDS)
+                self._enter(mode)
         else:
             self._cluster.write_mode(self._memory.mode)
         self._memory.joined = True
 
     def _take_leases(self) -> None:
+        memory, reread = self._memory, self._reread_if_shared()
+        nodes = max(self._workers, 1 + len(memory.peers))
         try:
-            self._feeds.take(self._memory.mode, self._reread_if_shared())
+            if nodes > 1 and self._clock.monotonic() - memory.mode_since < SHARE_MS:
+                self._feeds.take_share(memory.mode, reread, nodes)
+            else:
+                self._feeds.take(memory.mode, reread)
         except Unavailable:
             self._keep_feeds()
             raise
 
     def _keep_feeds(self) -> None:
         """Without Redis, whoever owns a feed keeps it, and a node that is alone owns them all."""
-        alone = self._only_worker and not self._memory.peers
+        alone = self._workers == 1 and not self._memory.peers
         kept = self._exchanges if alone else sorted(self._feeds.owned)
         self._feeds.keep(self._memory.mode, kept, self._reread_if_shared())
 
@@ -247,7 +259,7 @@ class ModeSupervisorActor(GeventActor):
 
     def _reread_if_shared(self) -> Callable[[str], None] | None:
         """Return what lets the cache learn of a feed, where another node may have read it until now."""
-        return self._reread if self._memory.had_peers or not self._only_worker else None
+        return self._reread if self._memory.had_peers or self._workers > 1 else None
 
     def _reread(self, exchange: str) -> None:
         """Let the cache learn what Redis has of a feed; by symbol, so that none of the pieces takes long."""

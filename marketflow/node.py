@@ -47,6 +47,7 @@ from marketflow.errors import Unavailable
 from marketflow.losses import LossCounter
 from marketflow.market import NodeMarket
 from marketflow.metrics import ActorCollector, NodeMeters
+from marketflow.periods import Periods
 from marketflow.ports import Feed
 from marketflow.stored import StoredSummaries
 
@@ -142,7 +143,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
             drain_before_stop=True,
         ),
     )
-    mode_memory, feeds_memory = ModeMemory(initial), FeedsMemory()
+    mode_memory, feeds_memory = ModeMemory(initial, clock.monotonic()), FeedsMemory()
     windows = AggregatorMemory(interval)
     windows.leased = feeds_memory.leased
     aggregator = system.add_child(
@@ -199,7 +200,7 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
                 "symbols": symbols,
                 "retention": held + BLOCK_MS,
                 "server": f"{socket.gethostname()}-{os.getppid()}",  # the parent of all its workers
-                "only_worker": settings.server.workers == 1,
+                "workers": settings.server.workers,
                 "cache": cache,
                 "clock": clock,
                 "meters": meters,
@@ -211,17 +212,16 @@ def build(settings: Settings, endpoints: Endpoints) -> Node:
     system.subscribe(LossCounter(meters, aggregator.path))
     registry.register(ActorCollector(system.tree, system.dead_letters))
 
+    stored = StoredSummaries(store, clock, shared=lambda: bool(cluster.peers))
     market = NodeMarket(
         system,
         store,
-        StoredSummaries(store, clock, shared=lambda: bool(cluster.peers)),
+        Periods(system, stored, clock, interval=interval, held=held),
         meters,
         clock,
         registry,
         symbols=symbols,
         exchanges=exchanges,
-        interval=interval,
-        held=held,
         retention=settings.storage.retention,
     )
     app = create_app(market, _api_settings(settings, symbols, exchanges), registry)
