@@ -17,6 +17,8 @@ RATE = 50_000
 FEW_SYMBOLS, MANY_SYMBOLS = 5, 5_000
 FEW_FEEDS, MANY_FEEDS = 3, 100
 _SLICES = (HELD_MS + BLOCK_MS) // SLICE_MS
+_SLICE_BYTES = RECORD_BYTES + 5
+"""With its share of the block that it is in, as tracemalloc tells."""
 
 
 class _Size(NamedTuple):
@@ -33,16 +35,18 @@ def of_symbols(short: bool) -> Iterator[Figure]:
     few, many = (_measure(FEW_FEEDS, count, short) for count in (FEW_SYMBOLS, MANY_SYMBOLS))
     yield from _kept("symbols", FEW_SYMBOLS, MANY_SYMBOLS, (few, many), None, 0.5)
     pairs = (MANY_SYMBOLS - FEW_SYMBOLS) * FEW_FEEDS
-    slices = min(many.flood.seconds * 1000 / SLICE_MS, many.flood.ticks / (MANY_SYMBOLS * FEW_FEEDS))
+    has = min(many.flood.seconds * 1000 / SLICE_MS, many.flood.ticks / (MANY_SYMBOLS * FEW_FEEDS))
+    held = min(_SLICES, RATE * _SLICES * SLICE_MS / 1000 / (MANY_SYMBOLS * FEW_FEEDS))
     now = (many.grown - few.grown) / pairs
     yield limit(
-        "memory of a symbol and exchange",
-        (now + max(0.0, _SLICES - slices) * RECORD_BYTES) / 1000,
+        f"memory of a symbol and exchange, of 15,000 that share {RATE:,} ticks/s for five minutes",
+        (now + max(0.0, held - has) * _SLICE_BYTES) / 1000,
         100,
         "KB",
         f"node {few.grown / 1e6:.0f} MB with {FEW_SYMBOLS}, {many.grown / 1e6:.0f} MB with {MANY_SYMBOLS:,} symbols on "
-        f"{FEW_FEEDS} exchanges, {now / 1000:.1f} KB each with some {slices:.0f} slices; the rest of the {_SLICES} "
-        f"slices of {RECORD_BYTES} bytes that it holds when each has a tick is added",
+        f"{FEW_FEEDS} exchanges: {now / 1000:.1f} KB each with some {has:.0f} slices of {_SLICE_BYTES} bytes, and "
+        f"{held:.0f} slices after five minutes; {(now + (_SLICES - has) * _SLICE_BYTES) / 1000:.0f} KB if each of its "
+        f"{_SLICES} slices had a tick",
     )
 
 
