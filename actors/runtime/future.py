@@ -47,6 +47,10 @@ class GeventFuture(Future[T]):
     def _wait(self, timeout: float | None) -> None:
         if self.answerer is not None and self.answerer.consumer is gevent.getcurrent():
             raise DeadlockError("an actor cannot wait for an answer of its own")
+        if timeout is not None and timeout > 0:
+            gevent.sleep(0)  # an actor that is idle has answered then, and no timer is needed
+            if self._done or self._get_hook is not None:
+                return
         waiter: Waiter[None] = Waiter()
         if self._waiters is None:
             self._waiters = [waiter]

@@ -94,7 +94,7 @@ class View:
 
     def __init__(self) -> None:
         self._pairs: dict[str, dict[str, _Pair]] = {}
-        self._answers: dict[str, dict[tuple[str | None, Span], dict[str, Summary]]] = {}
+        self._answers: dict[str, dict[tuple[str, Span], Summary | None]] = {}
         self._answers_end = 0
 
     def prepare(self, waiting: Waiting, now: int) -> Prepared:
@@ -163,16 +163,21 @@ class View:
     def summaries(self, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
         """Return, by exchange, what the ticks of a span amount to, for one exchange or (None) for all.
 
-        An answer is kept until a span with another end is asked for (every 100 ms) or a slice that it covers changes.
+        It is kept until a span with another end is asked for (every 100 ms) or a slice that it covers changes.
         """
         if span.end != self._answers_end:
             self._answers = {}
             self._answers_end = span.end
         answers = self._answers.setdefault(symbol, {})
-        known = answers.get((exchange, span))
-        if known is None:
-            known = answers[exchange, span] = self._summarize(symbol, exchange, span)
-        return known
+        found: dict[str, Summary] = {}
+        for name in self._pairs if exchange is None else (exchange,):
+            try:
+                known = answers[name, span]
+            except KeyError:
+                known = answers[name, span] = self._summarize(symbol, name, span)
+            if known is not None:
+                found[name] = known
+        return found
 
     def series(self, exchange: str | None = None) -> Iterator[tuple[str, Series]]:
         """Yield symbol and series of every pair of an exchange, or of all. The view may change meanwhile."""
@@ -186,14 +191,9 @@ class View:
         series = self._pair(exchange, symbol).series
         return {start: record for start in starts if (record := series.get(start)) is not None}
 
-    def _summarize(self, symbol: str, exchange: str | None, span: Span) -> dict[str, Summary]:
-        found: dict[str, Summary] = {}
-        for name, pairs in self._pairs.items():
-            if (exchange is None or name == exchange) and symbol in pairs:
-                summary = pairs[symbol].series.summary(span)
-                if summary is not None:
-                    found[name] = summary
-        return found
+    def _summarize(self, symbol: str, exchange: str, span: Span) -> Summary | None:
+        pair = self._pairs.get(exchange, {}).get(symbol)
+        return None if pair is None else pair.series.summary(span)
 
     def _forget_answers(self, symbol: str, records: Mapping[int, bytes]) -> None:
         """Forget the answers that cover one of these slices, which are about to change."""

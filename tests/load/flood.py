@@ -24,16 +24,17 @@ class _Lengths(NamedTuple):
     bare: float
     warm_up: float
     ingest: float
+    shared: float
     memory: float
     asked: float
 
 
-FULL = _Lengths(bare=10, warm_up=5, ingest=60, memory=300, asked=15)
-SHORT = _Lengths(bare=3, warm_up=5, ingest=8, memory=30, asked=5)
+FULL = _Lengths(bare=10, warm_up=5, ingest=60, shared=20, memory=300, asked=15)
+SHORT = _Lengths(bare=3, warm_up=5, ingest=8, shared=8, memory=30, asked=5)
 
 
 def figures(short: bool) -> Iterator[Figure]:
-    """Measure the bare reader, then the whole system, then the bare reader again, on the same flood."""
+    """Measure the bare reader, the whole system, the bare reader again, and two workers, on the same flood."""
     lengths = SHORT if short else FULL
     with generator() as source:
         bare = [bare_reader(source.ports, lengths.bare)]
@@ -47,7 +48,18 @@ def figures(short: bool) -> Iterator[Figure]:
             asked = list(_asked(measured, lengths.asked))
             held = measured.counts_hold()
         bare.append(bare_reader(source.ports, lengths.bare))
+        with running({**live_and_test(source.exchanges, source.exchanges), "server": {"workers": 2}}) as measured:
+            measured.wait_connected()
+            let_pass(lengths.warm_up)
+            shared = measured.measure(lengths.shared)
     yield from _ingest(stretch, bare, busy)
+    yield ratio(
+        "ingest of the same by two workers / bare reader",
+        shared.rate / fmean(each.rate for each in bare),
+        0.5,
+        f"{shared.rate:,.0f} ticks/s over {shared.seconds:.0f} s, {shared.cost:.2f} µs of CPU each, {shared.cores:.2f} "
+        f"cores in both nodes: `server.workers = 2`, each reads some of the feeds",
+    )
     yield limit("law of the counts after the flood, violations", float(not held), 0, "", "as GET /health tells")
     yield from asked
     yield from memory

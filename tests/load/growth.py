@@ -58,7 +58,7 @@ def of_feeds(short: bool) -> Iterator[Figure]:
 
 def _measure(feeds: int, count: int, short: bool) -> _Size:
     """Measure a system of this size: the flood in test mode, the rate in live mode."""
-    warm_up, seconds = (3.0, 6.0) if short else (5.0, 20.0)
+    warm_up, seconds = (3.0, 6.0) if short else (5.0, 16.0)
     options, config = _of_symbols(count)
     with ExitStack() as stack:
         flood = stack.enter_context(generator(feeds, *options))
