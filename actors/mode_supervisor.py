@@ -47,8 +47,8 @@ class ModeMemory:
         """Whether the other nodes, if any, have been asked for their mode."""
         self.peers: dict[str, NodeStatus] = {}
         self.had_peers = False
-        self.untold = False
-        """Whether a switch could not be written to Redis yet: then its mode counts, and not what Redis says."""
+        self.untold: Mode | None = None
+        """The mode of a switch that could not be written to Redis yet: it counts, and not what Redis says."""
 
 
 class ModeSupervisorActor(GeventActor):
@@ -100,7 +100,7 @@ class ModeSupervisorActor(GeventActor):
             mode = self._cluster.read_mode()
         except Unavailable:
             return  # it is told again when Redis is back
-        if mode not in (None, self._memory.mode) and not self._memory.untold:
+        if mode not in (None, self._memory.mode) and self._memory.untold is None:
             self._put_in_force(mode)
 
     # --- called through a proxy ---
@@ -111,13 +111,15 @@ class ModeSupervisorActor(GeventActor):
         if mode == previous:
             return Switched(mode, previous, changed=False)
         self._memory.joined = True
-        self._memory.untold = True
+        self._memory.untold = mode
+        told = True
         try:
             self._tell_mode(mode)  # first, so that what is heard late of the old mode is not followed
         except Unavailable as error:
+            told = False
             self._log.warning("the other nodes cannot be told of the switch yet", mode=mode, reason=str(error))
         self._put_in_force(mode)
-        if not self._memory.untold:
+        if told:
             self._wait_for_peers(mode)
         return Switched(mode, previous, changed=True)
 
@@ -158,7 +160,8 @@ class ModeSupervisorActor(GeventActor):
 
     def _tell_mode(self, mode: Mode) -> None:
         self._cluster.write_mode(mode)
-        self._memory.untold = False
+        if self._memory.untold == mode:
+            self._memory.untold = None
 
     def _wait_for_peers(self, mode: Mode) -> None:
         deadline = self._clock.monotonic() + PEERS_SECONDS * 1000
@@ -179,8 +182,8 @@ class ModeSupervisorActor(GeventActor):
             try:
                 if not self._memory.joined:
                     self._join()
-                if self._memory.untold:
-                    self._tell_mode(self._memory.mode)
+                if self._memory.untold is not None:
+                    self._tell_mode(self._memory.untold)
                 with self._changing:
                     self._take_leases()
                 self._announce()

@@ -6,7 +6,8 @@ import shlex
 import pytest
 from hypothesis import settings
 
-settings.register_profile("mutants", max_examples=25)  # each mutant runs them again: pytest --hypothesis-profile=mutants
+# For tests that each mutant runs again: pytest --hypothesis-profile=mutants
+settings.register_profile("mutants", max_examples=25)
 
 _ONE_AT_A_TIME = ("tests/e2e/", "tests/faults/", "tests/integration/test_foes_")
 """Their tests keep a whole system under load, and measure how it does: never two of them at once."""

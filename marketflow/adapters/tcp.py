@@ -5,7 +5,7 @@ from typing import Final
 
 from marketflow.errors import Unavailable
 
-CHUNK: Final = 128 * 1024
+CHUNK: Final = 64 * 1024
 """Most bytes a read returns; a larger chunk would make a flooded node answer its other work late."""
 CONNECT_SECONDS: Final = 3.0
 SILENCE_SECONDS: Final = 30.0
