@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from marketflow.domain.bar import SLICE_MS, Bar
 from marketflow.domain.period import Span, floor
-from marketflow.domain.summary import Summary, merge_optional
+from marketflow.domain.summary import Summary, merge_in_order
 
 BLOCK_MS = 10_000
 """Length in milliseconds of a block of the series, aligned to the Unix epoch."""
@@ -154,12 +154,13 @@ class Series:
 
     def summary(self, span: Span) -> Summary | None:
         """Return what the slices that start in the span amount to (None: no tick). Its ends are multiples of 100 ms."""
-        result: Summary | None = None
-        for at in range(floor(span.start, BLOCK_MS), span.end, BLOCK_MS):
-            block = self._blocks.get(at)
-            if block is not None:
-                result = merge_optional(result, block.summary(at, span))
-        return result
+        blocks = self._blocks
+        parts = [
+            part
+            for at in range(floor(span.start, BLOCK_MS), span.end, BLOCK_MS)
+            if at in blocks and (part := blocks[at].summary(at, span)) is not None
+        ]
+        return merge_in_order(parts)
 
     def items(self) -> Iterator[tuple[int, bytes]]:
         """Yield each slice's start and record."""

@@ -1,5 +1,6 @@
 """Summaries: the part of a bar that answers a period (highest, lowest, average), and how summaries merge."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from marketflow.domain.bar import Bar
@@ -35,6 +36,17 @@ class Summary(NamedTuple):
 def of_bar(bar: Bar) -> Summary:
     """Return the summary of the ticks of a bar."""
     return Summary(bar.high, bar.high_time, bar.low, bar.low_time, bar.total, bar.count)
+
+
+def merge_in_order(parts: Sequence[Summary]) -> Summary | None:
+    """Merge summaries of stretches that follow each other in time; None when there is none. By columns, as there are
+    many in a long period."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    highs, high_times, lows, low_times, totals, counts = zip(*parts, strict=True)
+    high, low = max(highs), min(lows)
+    # Of equal ones the first is the earliest.
+    return Summary(high, high_times[highs.index(high)], low, low_times[lows.index(low)], sum(totals), sum(counts))
 
 
 def merge_optional(a: Summary | None, b: Summary | None) -> Summary | None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketflow.domain.bar import fold, merge
-from marketflow.domain.summary import Summary, merge_optional, of_bar
+from marketflow.domain.summary import Summary, merge_in_order, merge_optional, of_bar
 
 DYADIC = st.integers(1, 64).map(lambda eighths: eighths / 8)
 TICKS = st.lists(st.tuples(DYADIC, st.integers(1_000, 1_005)), min_size=1, max_size=8)
@@ -30,6 +30,15 @@ def test_nothing_is_neutral() -> None:
     assert merge_optional(None, None) is None
     assert merge_optional(one, None) == merge_optional(None, one) == one
     assert merge_optional(one, one) == Summary(2.0, 5, 1.0, 4, 6.0, 4)
+
+
+@given(st.lists(TICKS, max_size=5))
+def test_stretches_that_follow_each_other_merge_as_one_by_one(stretches: list[list[tuple[float, int]]]) -> None:
+    parts = [summary_of([(price, time + 10 * at) for price, time in ticks]) for at, ticks in enumerate(stretches)]
+    one_by_one = None
+    for part in parts:
+        one_by_one = merge_optional(one_by_one, part)
+    assert merge_in_order(parts) == one_by_one
 
 
 def test_a_price_reached_twice_keeps_the_earlier_time() -> None:
