@@ -86,6 +86,23 @@ def test_what_was_left_comes_back_oldest_first_as_it_was(book: Book) -> None:
     assert book.due(None) == before
 
 
+def test_what_is_back_is_not_taken_a_second_time(book: Book) -> None:
+    before = book.due(None)
+    journalled = journal(book)
+    book.leave_to_journal(2_000, 10)
+    for _ in range(2):
+        book.take_back(journalled, 1)
+    assert (book.due(None), book.left_to_journal) == (before, 0)
+
+
+def test_the_oldest_comes_back_first_whatever_its_symbol(book: Book) -> None:
+    book.add({"ADAUSDT": {1_000: fold([1.0], [1_000], 1)}})
+    journalled = journal(book)
+    book.leave_to_journal(2_000, 10)
+    book.take_back(journalled, 1)
+    assert list(book.due(2_000)) == [key(0)]
+
+
 def test_what_cannot_be_read_is_counted_and_left_out(book: Book) -> None:
     journalled = journal(book)
     book.leave_to_journal(2_000, 10)

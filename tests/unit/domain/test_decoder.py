@@ -107,6 +107,8 @@ REJECTED = {
         with_symbol(b"null"),
         with_symbol(b"1"),
         with_symbol(b'["BTCUSDT"]'),
+        b'{"symbol":"NOPE","price":"1","timestamp":1}',
+        b'{"symbol":"NOPE","price":true,"timestamp":1}',
         b'{"symbol":"NOPE","price":-1,"timestamp":"x"}',
     ],
     "unknown_symbol": [

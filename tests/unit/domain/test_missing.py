@@ -27,12 +27,13 @@ def test_what_a_store_did_not_get_is_in_the_pieces_as_the_view_has_it(
         else:
             put(store, prepared.flush.slices)
     written = 0
-    for exchange, piece in missing.pieces(view, size):
-        *earlier, last = piece.values()
-        assert sum(map(len, earlier)) < size <= sum(map(len, piece.values())) or last, (
-            "no piece goes on beyond its size"
-        )
-        written += len(list(slices_of({exchange: piece})))
+    pieces = list(missing.pieces(view, size))
+    for at, (exchange, piece) in enumerate(pieces):
+        *earlier, last = map(len, piece.values())
+        assert sum(earlier) < size, "no piece goes on beyond its size"
+        ends = at + 1 == len(pieces) or pieces[at + 1][0] != exchange
+        assert ends or sum(earlier) + last >= size, "only the last of an exchange is smaller"
+        written += sum(earlier) + last
         put(store, {exchange: piece})
     assert written == missing.slices
     whole = {exchange: {symbol: dict(series.items()) for symbol, series in view.series(exchange)} for exchange in "ab"}
