@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from marketflow.domain.feed import Columns
 from marketflow.domain.folding import fold_columns
 from marketflow.domain.period import Span
-from marketflow.domain.view import Prepared, View, Waiting, gather, take
+from marketflow.domain.view import Flush, Latest, Newest, Prepared, View, Waiting, gather, take
 
 NOW = 1_763_827_200_000
 Tick = tuple[str, str, float, int]  # exchange, symbol, price, time
@@ -127,6 +127,32 @@ def test_what_waits_is_taken_in_parts_none_twice(sent: list[Tick], pairs: int) -
         assert sum(len(symbols) for symbols in taken.values()) <= pairs
         count += sum(bar.count for symbols in taken.values() for bars in symbols.values() for bar in bars.values())
     assert count == len(sent)
+
+
+def test_what_is_learned_counts_in_answers_that_were_given_before() -> None:
+    here, there = View(), View()
+    span = Span(NOW - 1_000, NOW)
+    for order, price in enumerate((1.0, 2.0)):
+        prepared = change_of(there, [("a", "X", price, NOW - 500)], order)
+        there.apply(prepared)
+        here.learn(prepared.flush, NOW)
+        assert here.summaries("X", None, span)["a"].count == order + 1
+
+
+def test_a_price_that_is_learned_is_the_newest_unless_it_is_older() -> None:
+    view = View()
+    for price, time in ((1.0, NOW), (2.0, NOW), (3.0, NOW - 1)):
+        view.learn(Flush({"X": {"a": Latest(price, time)}}, {}), NOW + 5)
+    assert view.newest("X") == {"a": Newest(NOW, 0, 2.0, NOW + 5)}
+
+
+def test_a_flush_holds_the_newest_price_and_refreshes_it() -> None:
+    view = View()
+    prepared = change_of(view, [("a", "X", 2.0, NOW), ("a", "X", 1.0, NOW - 300)], 7)
+    assert prepared.flush.latest == {"X": {"a": Latest(2.0, NOW)}}
+    view.apply(prepared)
+    view.apply(change_of(view, [("a", "X", 3.0, NOW - 100)], 8))
+    assert view.newest("X") == {"a": Newest(NOW, 7, 2.0, NOW)}
 
 
 def test_gathering_leaves_the_batch_as_it_was() -> None:
