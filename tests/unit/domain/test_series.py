@@ -112,3 +112,17 @@ class SeriesMachine(RuleBasedStateMachine):
 
 
 TestSeries = SeriesMachine.TestCase
+
+
+FEW_TICKS = st.lists(st.tuples(st.sampled_from([1.0, 1.5, 2.0]), st.integers(START, START + 3)), min_size=1, max_size=4)
+
+
+@given(FEW_TICKS, FEW_TICKS)
+def test_a_bar_on_top_of_a_record_is_the_record_of_both_also_when_prices_repeat(
+    known: list[tuple[float, int]], more: list[tuple[float, int]]
+) -> None:
+    before, after = (
+        fold([price for price, _ in ticks], [time for _, time in ticks], order)
+        for order, ticks in enumerate((known, more))
+    )
+    assert pack_bar(after, pack_bar(before, None)) == pack(of_bar(before).merge(of_bar(after)))
