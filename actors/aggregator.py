@@ -20,6 +20,8 @@ from marketflow.errors import Unavailable
 from marketflow.ports import Clock, Meters, WindowJournal, WindowStore
 
 RETRY = Backoff(initial=0.2, maximum=5.0, jitter=0.5)
+JOURNAL_RETRY = Backoff(initial=0.1, maximum=0.25, jitter=0.5)
+"""Memory alone has what the journal lacks: it is written as soon as Redis is back."""
 JOURNAL_SECONDS = 0.05
 """Pause between two writes of the journal: what a kill may cost, besides what is on its way."""
 JOURNAL_SECONDS_A_WINDOW = 20e-6
@@ -193,7 +195,7 @@ class AggregatorActor(GeventActor):
                 if attempt == 0:
                     self._log.warning("windows are not journalled; memory keeps them", reason=str(error))
                 attempt += 1
-                gevent.sleep(RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
+                gevent.sleep(JOURNAL_RETRY.delay(attempt, random.random()))  # noqa: S311  # jitter needs no secrecy
 
     def _journal_once(self) -> int:
         """Write what changed; return the number of windows."""
