@@ -25,9 +25,13 @@ class CountingCache(RedisPriceCache):
     """Counts the slices that were written."""
 
     slices = 0
+    failing = False
 
     def write(self, mode: Mode, flush: Flush) -> None:
-        """Write, and count what was."""
+        """Write, and count what was; fail once as a bug would, when told to."""
+        if self.failing:
+            self.failing = False
+            raise RuntimeError("a bug")
         super().write(mode, flush)
         self.slices += sum(len(records) for symbols in flush.slices.values() for records in symbols.values())
 
@@ -38,7 +42,7 @@ class Cache:
     def __init__(self, valkey: ValkeyServer) -> None:
         clock = SystemClock()
         self.first = floor(clock.now(), SLICE_MS) - SLICES * SLICE_MS
-        client = connect(valkey.url)
+        self._client = client = connect(valkey.url)
         cluster = RedisCluster(client, new_node_name())
         self.redis = CountingCache(client, cluster, clock, series_retention=RETENTION, max_skew=60_000)
         self.memory = CacheMemory(LIVE, clock.now())
@@ -75,6 +79,7 @@ class Cache:
     def close(self) -> None:
         """Stop the actor."""
         self._system.stop(5)
+        self._client.close()
 
 
 @pytest.fixture
@@ -107,6 +112,14 @@ def test_only_what_was_not_acknowledged_is_written_again(valkey: ValkeyServer, c
     valkey.thaw()
     cache.wait(lambda: cache.memory.redis_up)
     assert cache.redis.slices == 3
+    assert cache.stored() == cache.known()
+
+
+def test_an_actor_that_failed_between_flush_and_redis_makes_up_for_it(cache: Cache) -> None:
+    cache.redis.slices, cache.redis.failing = 0, True
+    cache.tick(SLICES)
+    cache.wait(lambda: not cache.redis.failing and cache.memory.redis_up and len(cache.stored()) == SLICES + 1)
+    assert cache.redis.slices == 1
     assert cache.stored() == cache.known()
 
 

@@ -94,3 +94,4 @@ def test_a_switch_that_redis_hears_of_late_stays_in_force(valkey: ValkeyServer) 
     finally:
         system.stop(5)
         store.close()
+        client.close()

@@ -5,37 +5,37 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import base64  # noqa: E402  # patched first
-import collections  # noqa: E402
-import gc  # noqa: E402
-import json  # noqa: E402
-import random  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Callable, Mapping  # noqa: E402
-from functools import partial  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any, TextIO  # noqa: E402
+import base64
+import collections
+import gc
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
 
-import gevent  # noqa: E402
-import greenlet  # noqa: E402
-import psutil  # noqa: E402
-from gevent.fileobject import FileObject  # noqa: E402
-from gevent.pywsgi import WSGIServer  # noqa: E402
+import gevent
+import greenlet
+import psutil
+from gevent.fileobject import FileObject
+from gevent.pywsgi import WSGIServer
 
-from actors import aggregator as aggregator_module  # noqa: E402
-from actors import exchange as exchange_module  # noqa: E402
-from actors.aggregator import AggregatorActor  # noqa: E402
-from actors.cache import CacheActor  # noqa: E402
-from actors.exchange import ExchangeActor  # noqa: E402
-from actors.messages import BarBatch, Batch  # noqa: E402
-from actors.mode_supervisor import ModeSupervisorActor  # noqa: E402
-from actors.price_worker import PriceWorkerActor  # noqa: E402
-from actors.router import RouterActor  # noqa: E402
-from actors.runtime import DeadLettered, GeventActor, Intensity, Lifecycle, SupervisorSpec  # noqa: E402
-from marketflow import logs, node  # noqa: E402
-from marketflow.adapters.clock import SystemClock  # noqa: E402
-from marketflow.adapters.embedded import Endpoints  # noqa: E402
-from marketflow.config import Settings  # noqa: E402
+from actors import aggregator as aggregator_module
+from actors import exchange as exchange_module
+from actors.aggregator import AggregatorActor
+from actors.cache import CacheActor
+from actors.exchange import ExchangeActor
+from actors.messages import BarBatch, Batch
+from actors.mode_supervisor import ModeSupervisorActor
+from actors.price_worker import PriceWorkerActor
+from actors.router import RouterActor
+from actors.runtime import DeadLettered, GeventActor, Intensity, Lifecycle, SupervisorSpec
+from marketflow import logs, node
+from marketflow.adapters.clock import SystemClock
+from marketflow.adapters.embedded import Endpoints
+from marketflow.config import Settings
 
 ACTORS = (CacheActor, AggregatorActor, PriceWorkerActor, RouterActor, ModeSupervisorActor, ExchangeActor)
 FOR_EVER = Intensity(restarts=1_000_000, within=1.0)
